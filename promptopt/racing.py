@@ -1,0 +1,396 @@
+"""Racing: spend evaluations only on the prompts that can still be among the best.
+
+Several arms (prompts) are scored on the same items (dev examples), block by block, in one random
+order that was fixed before any was scored; after each block the arms that have fallen behind leave
+the race. Pure bookkeeping: whoever drives a race fetches the scores (see docs/racing.md).
+
+Symbols: K arms at the start; N items in the pool; n items seen; `keep` arms wanted; p_i length
+penalty of arm i, P the largest; i the arm in question, j one that may drop it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, log
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from promptopt.errors import ConfigError
+from promptopt.stats import SAME, BettingTest
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+BLOCK = 10  # items between two looks; measured in docs/racing.md
+MIN_LOOKS = 4  # a small dev set is cut into at least that many blocks, or racing could save nothing
+
+
+@dataclass(frozen=True)
+class Betting:
+    """The sound rule: an arm leaves when `keep` better ones have each won a bet against it.
+
+    With `eps` = 0 and scores that are fixed per cell, the chance that a race loses the arm (with
+    "all": any of the `keep` arms) that is best on the whole pool is at most `alpha`, at any number
+    of looks. With `eps` > 0 the same holds for arms that lead their rivals by more than `eps`.
+    Reference: see `promptopt.stats.BettingTest`.
+
+    Args:
+        alpha: error of one race, in (0, 1).
+        eps: indifference in score units, in [0, 1): a lead that is not worth paying for.
+        protect: "all" `keep` best arms at once, or "each" of them on its own, which saves more.
+    """
+
+    alpha: float = 0.10
+    eps: float = 0.02
+    protect: Literal["all", "each"] = "all"
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if not 0 < self.alpha < 1:
+            raise ConfigError(f"alpha={self.alpha}; expected between 0 and 1, for example 0.1")
+        if not 0 <= self.eps < 1:
+            raise ConfigError(f"eps={self.eps}; expected at least 0 and below 1, for example 0.02")
+        if self.protect not in ("all", "each"):
+            raise ConfigError(f"protect={self.protect!r}; expected 'all' or 'each'")
+
+
+@dataclass(frozen=True)
+class PairedT:
+    """CAPO's rule: an arm leaves when `keep` others beat it in one-sided paired t-tests.
+
+    All ordered pairs, all items seen, no correction for many pairs or many looks, so `alpha` is no
+    error rate of the race: it drops good arms far more often (docs/racing.md). A constant difference
+    that is not 0 counts as better, equal scores do not, and one item is no evidence.
+    Reference: Zehle et al., CAPO, 2025, arXiv 2504.16005.
+
+    Args:
+        alpha: level of each test, in (0, 0.5): from 0.5 on, arms could drop each other in a circle.
+    """
+
+    alpha: float = 0.20
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if not 0 < self.alpha < 0.5:
+            raise ConfigError(f"alpha={self.alpha}; expected between 0 and 0.5, for example 0.2")
+
+
+Rule = Betting | PairedT
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """Why an arm left a race.
+
+    Args:
+        arm: number of the arm.
+        killer: the arm that decided it: the weakest of the `keep` strongest cases against it, or the
+            `keep`-th best arm, out of reach.
+        n: items seen.
+        wins: items on which the killer scored higher.
+        losses: items on which the killer scored lower.
+        reason: "beaten" by evidence, or "curtailed": the items that are left could not save it
+            (under `Betting`, not by more than eps).
+        log_e: log evidence of the killer's lead (largest so far); None if curtailed or by t-test.
+        p_value: of the killer's t-test; None under `Betting`.
+    """
+
+    arm: int
+    killer: int
+    n: int
+    wins: int
+    losses: int
+    reason: Literal["beaten", "curtailed"]
+    log_e: float | None = None
+    p_value: float | None = None
+
+
+def block_size(n_items: int) -> int:
+    """Return how many items lie between two looks: 10, fewer where that would make under 4 looks.
+
+    It depends on the pool alone: were it to follow the concurrency or the number of arms left,
+    another machine would take other decisions on the same scores.
+    """
+    return max(1, min(BLOCK, n_items // MIN_LOOKS))
+
+
+def blocks(n_items: int, size: int, *, drop_remainder: bool = False) -> tuple[slice, ...]:
+    """Return consecutive slices of `size` items; the last one is shorter, no item is left out.
+
+    `drop_remainder` gives the equal blocks of the CAPO paper instead, with what is left over at the
+    end never used; unless there is not even one whole block, for a race cannot do without items.
+    """
+    assert size >= 1, f"{size=}"
+    stop = n_items - n_items % size if drop_remainder and n_items >= size else n_items
+    return tuple(slice(start, min(start + size, stop)) for start in range(0, stop, size))
+
+
+class Race:
+    """One race: takes complete blocks of scores, tells who is left.
+
+    Guarantees: at least min(keep, K) arms survive; an arm is never dropped by one with identical
+    penalised scores; decisions depend on neither the order of the arms nor the time of arrival.
+
+    Length penalties steer eliminations only. They enter as v = (s + P - p_i) / (1 + P), which lies in
+    [0, 1] again, so the betting test stays valid: for the order of the penalised scores s - p_i.
+
+    Args:
+        n_items: N, the size of the pool.
+        keep: how many arms are wanted, at least 1.
+        tokens: length of each arm's prompt; of equally good arms the shorter one comes first.
+        births: when each arm was made, distinct; of equally long arms the older one comes first.
+        rule: who has to leave.
+        penalties: p_i >= 0, in score units; None = none.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        keep: int,
+        tokens: Sequence[int],
+        births: Sequence[int],
+        *,
+        rule: Rule | None = None,
+        penalties: Sequence[float] | None = None,
+    ) -> None:
+        """Set up a race before its first item; `rule=None` means `Betting()`."""
+        if keep < 1:
+            raise ConfigError(f"keep={keep}; a race keeps at least 1 arm")
+        n_arms = len(tokens)
+        price = np.zeros(n_arms) if penalties is None else np.asarray(penalties, dtype=np.float64)
+        assert len(births) == price.size == n_arms, f"{len(births)=}, {price.size=}, {n_arms=}"
+        assert bool(((price >= 0) & np.isfinite(price)).all()), f"{penalties=}"
+        self.rule: Rule = Betting() if rule is None else rule
+        self.keep = keep
+        self.n_items = n_items
+        self._n_arms = n_arms
+        self._tokens, self._births = np.asarray(tokens), np.asarray(births)
+        self._price = price
+        self._top_price = float(price.max(initial=0.0))
+        self._alive: NDArray[np.intp] = np.arange(n_arms)
+        self._scores: Floats = np.zeros((n_arms, 0))  # rows: alive arms; columns: items seen
+        self._start()
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Numbers of the arms still in the race, ascending: the row order of `observe`."""
+        return tuple(self._alive.tolist())
+
+    @property
+    def n_seen(self) -> int:
+        """Items that every arm alive was scored on."""
+        return int(self._scores.shape[1])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to decide: `keep` arms or fewer, or no more items."""
+        return len(self._alive) <= self.keep or self.n_seen == self.n_items
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean scores of the arms in `alive`, unpenalised, on the items seen; NaN before the first."""
+        return tuple((self._total / self.n_seen if self.n_seen else self._total * np.nan).tolist())
+
+    def observe(self, scores: ArrayLike) -> tuple[Elimination, ...]:
+        """Take the next block and drop the arms that have fallen behind.
+
+        Only complete blocks: the scores of all arms in `alive`, on the next items of the permutation.
+
+        Args:
+            scores: float[len(alive), b], in [0, 1], none missing; b may vary from block to block.
+
+        Returns:
+            The arms that leave, with the reason; all leave at once, so their order means nothing.
+        """
+        block = np.asarray(scores, dtype=np.float64)
+        n_alive = len(self._alive)
+        assert block.shape == (n_alive, block.size // max(n_alive, 1)), f"{block.shape=}, {n_alive=}"
+        assert self.n_seen + block.shape[1] <= self.n_items, "more items than the pool holds"
+        assert bool(((block >= 0) & (block <= 1)).all()), "scores must lie in [0, 1], none missing"
+        for column in block.T:
+            self._see(column)
+        self._scores = np.hstack([self._scores, block])
+        if block.shape[1] == 0:
+            return ()
+        leaving = self._judge()
+        self._remove({elimination.arm for elimination in leaving})
+        return leaving
+
+    def shrink(self, k: int) -> None:
+        """Take `k` items out of the pool for all arms; they have not been seen.
+
+        The tests depend on N, so they are worked out anew, as if those items had never been there;
+        who has left stays out. Sound if what removes an item does not depend on who is ahead (such
+        as a request that every arm's provider refuses).
+        """
+        assert 0 <= k <= self.n_items - self.n_seen, f"{k=}, {self.n_items=}, {self.n_seen=}"
+        self.n_items -= k
+        self._start()
+        for column in self._scores.T:
+            self._see(column)
+
+    def ranking(self) -> tuple[int, ...]:
+        """Return the survivors, best first: unpenalised mean on all items seen, fewer tokens, older."""
+        return tuple(self._alive[self._order(self._total)].tolist())
+
+    def _start(self) -> None:
+        """Set the state of the tests to that before the first item."""
+        shape = (len(self._alive), len(self._alive))
+        self._total: Floats = np.zeros(shape[0])
+        self._wins: NDArray[np.int64] = np.zeros(shape, dtype=np.int64)
+        offset = self._price[self._alive]
+        self._offset: Floats = offset[None, :] - offset[:, None]  # p_i - p_j: added to s_j - s_i
+        self._test: BettingTest | _TTest
+        if isinstance(self.rule, Betting):
+            # eps is meant in scores, the test sees v
+            self._test = BettingTest(shape, self.n_items, self.rule.eps / (1 + self._top_price))
+        else:
+            self._test = _TTest(shape, self._offset)
+
+    def _see(self, column: Floats) -> None:
+        """Add one item, float[len(alive)], to the state."""
+        self._total += column
+        d = column[:, None] - column[None, :]  # row j, column i: how much j is ahead of i
+        self._wins += d > 0
+        if isinstance(self._test, BettingTest):
+            d = (d + self._offset) / (1 + self._top_price)
+        self._test.update(d)
+
+    def _judge(self) -> tuple[Elimination, ...]:
+        """Return who has to leave, looking at all items seen."""
+        if isinstance(self.rule, PairedT):
+            assert isinstance(self._test, _TTest)
+            p = self._test.p_values()
+            # p < alpha < .5 implies a higher mean, so there is no circle: `keep` arms always remain
+            return self._eliminate(p < self.rule.alpha, -p, ())
+        assert isinstance(self._test, BettingTest)
+        factor = self.keep if self.rule.protect == "all" else 1
+        threshold = log(factor * max(self._n_arms - 1, 1) / self.rule.alpha)
+        place = self._places()
+        # the strict order: without it, two arms within eps of each other could drop each other
+        precedes = place[:, None] < place[None, :]
+        # with eps > 0, scoring the same counts as evidence of not being worse
+        differs = self._test.squares > self.n_seen * SAME**2
+        evidence = self._test.max_log_e
+        beats = (evidence >= threshold) & precedes & differs
+        return self._eliminate(beats, evidence, self._out_of_reach())
+
+    def _places(self) -> NDArray[np.intp]:
+        """Return each row's place in the strict total order: sum of v, fewer tokens, older; 0 = first."""
+        order = self._order(self._value_totals())
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size)
+        return place
+
+    def _order(self, totals: Floats) -> NDArray[np.intp]:
+        """Return rows, best first: by float[len(alive)] `totals`, then fewer tokens, then older."""
+        # rounded: scores that add up to the same in another order must tie
+        keys = (self._births[self._alive], self._tokens[self._alive], -np.round(totals / SAME))
+        return np.lexsort(keys)
+
+    def _value_totals(self) -> Floats:
+        """Return the sums of v, float[len(alive)]."""
+        top = self._top_price
+        totals: Floats = (self._total + self.n_seen * (top - self._price[self._alive])) / (1 + top)
+        return totals
+
+    def _out_of_reach(self) -> tuple[int, ...]:
+        """Return rows that cannot reach the `keep`-th best sum of v even with v = 1 on all that is left."""
+        totals = self._value_totals()
+        if totals.size <= self.keep:
+            return ()
+        mark = np.sort(totals)[-self.keep]
+        reachable = totals + (self.n_items - self.n_seen)
+        return tuple(np.flatnonzero(reachable < mark - SAME).tolist())
+
+    def _eliminate(
+        self,
+        beats: Bools,
+        strength: Floats,
+        out_of_reach: tuple[int, ...],
+    ) -> tuple[Elimination, ...]:
+        """Return what follows from bool[j, i] `beats` with its float[j, i] `strength`, and curtailment."""
+        order = self._order(self._value_totals())
+        gone = []
+        for i in range(len(self._alive)):
+            rivals = order[beats[order, i]]  # best first, so that ties do not depend on the arms' numbers
+            if rivals.size >= self.keep:
+                j = int(rivals[np.argsort(-strength[rivals, i], kind="stable")][self.keep - 1])
+                gone.append(self._elimination(i, j, float(strength[j, i])))
+            elif i in out_of_reach:
+                gone.append(self._elimination(i, int(order[self.keep - 1]), float("inf")))
+        return tuple(gone)
+
+    def _elimination(self, i: int, j: int, strength: float) -> Elimination:
+        """Return the record of row `i` leaving because of row `j`; infinite strength: certainty."""
+        is_t_test = isinstance(self.rule, PairedT)
+        return Elimination(
+            arm=int(self._alive[i]),
+            killer=int(self._alive[j]),
+            n=self.n_seen,
+            wins=int(self._wins[j, i]),
+            losses=int(self._wins[i, j]),
+            reason="beaten" if isfinite(strength) else "curtailed",
+            log_e=None if is_t_test or not isfinite(strength) else strength,
+            p_value=abs(strength) if is_t_test else None,
+        )
+
+    def _remove(self, arms: set[int]) -> None:
+        """Take arms out of all state."""
+        rows = np.flatnonzero(~np.isin(self._alive, list(arms)))
+        pairs = np.ix_(rows, rows)
+        self._alive, self._total, self._scores = self._alive[rows], self._total[rows], self._scores[rows]
+        self._wins, self._offset = self._wins[pairs], self._offset[pairs]
+        self._test.take(pairs)
+
+
+class _TTest:
+    """One-sided paired t-tests of all ordered pairs, H1: the mean of d is above 0.
+
+    Args:
+        shape: of the arrays of tests.
+        offset: float[shape], a constant that belongs to each difference. It is kept apart, since
+            only so a constant difference is told from rounding.
+    """
+
+    def __init__(self, shape: tuple[int, int], offset: Floats) -> None:
+        self._n = 0
+        self._offset = offset
+        self._first: Floats = np.zeros(shape)
+        self._is_constant: Bools = np.ones(shape, dtype=np.bool_)
+        self._total: Floats = np.zeros(shape)
+        self._squares: Floats = np.zeros(shape)
+
+    def update(self, d: Floats) -> None:
+        """Add one item; `d` is float[shape] without the offset."""
+        if self._n == 0:
+            self._first = d.copy()
+        self._n += 1
+        self._is_constant &= np.abs(d - self._first) <= SAME
+        # relative to the first difference, so that a near-constant row does not cancel
+        self._total += d - self._first
+        self._squares += (d - self._first) ** 2
+
+    def p_values(self) -> Floats:
+        """Return float[shape]; 1 where there is no evidence at all, 0 where d is constant and above 0."""
+        from scipy import special
+
+        shift = self._total / max(self._n, 1)
+        mean = shift + self._first + self._offset
+        mean = np.where(np.abs(mean) <= SAME, 0.0, mean)
+        constant = np.where(mean > 0, 0.0, 1.0)
+        if self._n < 2:
+            return np.ones_like(constant)
+        variance = (self._squares - self._n * shift**2) / (self._n - 1)
+        is_constant = self._is_constant | (variance <= 0)
+        t = mean / np.sqrt(np.where(is_constant, 1.0, variance) / self._n)
+        return np.asarray(np.where(is_constant, constant, special.stdtr(self._n - 1, -t)), dtype=np.float64)
+
+    def take(self, index: tuple[NDArray[np.intp], ...]) -> None:
+        """Keep only the tests at `index` (as of `numpy.ix_`)."""
+        self._offset, self._first = self._offset[index], self._first[index]
+        self._is_constant = self._is_constant[index]
+        self._total, self._squares = self._total[index], self._squares[index]
