@@ -1,0 +1,397 @@
+"""What one run knows and spends: its models, its cells, its tally; and how calls and cells are made.
+
+A *cell* is one candidate on one example. A cell whose answer was already charged to a branch is free
+in it. A failed call leaves its cell missing; it is asked again, and never counts as a score of 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from inspect import iscoroutinefunction
+from typing import Any
+
+from promptopt.errors import (
+    CallRefused,
+    ContentRefused,
+    ContextTooLong,
+    PromptoptError,
+    ProviderError,
+    ReservationBroken,
+    TaskError,
+    TooManyMissing,
+)
+from promptopt.gate import Gate
+from promptopt.gateway import Call, Gateway, leaves_a_gap
+from promptopt.journal import Journal
+from promptopt.ledger import Amount, Lease
+from promptopt.providers import ModelSpec
+from promptopt.task import Task
+from promptopt.types import Candidate, Example, Message, Phase, Request, Response, Role, Score, digest
+
+# Above this share of missing cells in a batch, comparisons are no longer sound and the run ends.
+MAX_MISSING = 0.1
+_N_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The outcome of one candidate on one example.
+
+    Args:
+        key: identity of the answer behind it.
+        cause: why a request that its own candidate spoiled scored 0; None = it was answered.
+    """
+
+    key: bytes
+    score: Score
+    output: str | None
+    cause: str | None = None
+
+
+@dataclass
+class Tally:
+    """Answers used, by role and phase; `cost_usd` None once a price was unknown."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: Decimal | None = Decimal(0)
+    amount: Amount = Amount()
+
+    def add(self, response: Response, charged: Amount) -> None:
+        """Count one answer, and what the budget is charged for it."""
+        self.calls += 1
+        self.amount = self.amount.plus(charged)
+        if response.usage is not None:
+            self.input_tokens += response.usage.input_tokens
+            self.output_tokens += response.usage.output_tokens
+        known = self.cost_usd is not None and response.cost_usd is not None
+        self.cost_usd = self.cost_usd + response.cost_usd if known else None  # type: ignore[operator]
+
+
+@dataclass
+class RunState:
+    """Everything that the studies of one run share.
+
+    Args:
+        task: without its test split during the search.
+        models: by role.
+        seed: the run's random seed.
+        limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
+    """
+
+    task: Task
+    models: Mapping[Role, ModelSpec]
+    gateway: Gateway
+    journal: Journal
+    gate: Gate
+    seed: int
+    limits: Amount
+    phase: Phase = "search"
+    tallies: dict[tuple[Role, Phase], Tally] = field(default_factory=dict)
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    births: dict[str, int] = field(default_factory=dict)
+    proposals: list[Candidate] = field(default_factory=list)
+    saved_cells: set[tuple[str, str]] = field(default_factory=set)
+    unused_examples: dict[str, str] = field(default_factory=dict)
+    n_unparsed: int = 0
+    n_refused_candidates: int = 0
+    _counted: set[bytes] = field(default_factory=set)
+
+    def meet(self, candidate: Candidate) -> int:
+        """Return the birth number of a candidate; a new one is journaled."""
+        birth = self.births.get(candidate.id)
+        if birth is None:
+            birth = self.births[candidate.id] = len(self.births)
+            self.journal.add_candidate(candidate, birth)
+        return birth
+
+    def count(self, call: Call, response: Response, charged: Amount, path: str) -> None:
+        """Count an answer of this run, once."""
+        if call.key in self._counted:
+            return
+        self._counted.add(call.key)
+        self.tallies.setdefault((call.role, call.phase), Tally()).add(response, charged)
+        self.journal.add_use(call.key, call.role, call.phase, path)
+
+    def call(self, request: Request, role: Role, *, keeps_request: bool = False) -> Call:
+        """Return the call that asks `request` in the current phase."""
+        timeout_s = self.models[role].timeout_s
+        return Call(request, bytes.fromhex(request.digest), role, self.phase, timeout_s, keeps_request)
+
+
+async def ask_all(
+    state: RunState, lease: Lease, path: str, calls: Sequence[Call]
+) -> list[Response | ProviderError]:
+    """Return the answers to `calls`, in order; a failed call gives its error instead.
+
+    Calls are admitted in waves, each the longest prefix that is affordable at worst.
+
+    Raises:
+        BudgetExhausted: a call does not fit; those before it have been answered and kept.
+    """
+    first_use = {call.key: call for call in reversed(calls)}
+    todo = [call for call in dict.fromkeys(first_use[call.key] for call in calls) if not lease.has(call.key)]
+    outcomes: dict[bytes, Response | ProviderError] = {}
+    for call in first_use.values():
+        if lease.has(call.key):
+            outcomes[call.key] = await state.gateway.answer(call)
+    while todo:
+        worst_cases = [state.models[call.role].worst_case(call.request) for call in todo]
+        n = await lease.admit(worst_cases)
+        wave, todo = todo[:n], todo[n:]
+        replies = await asyncio.gather(*(state.gateway.answer(call) for call in wave), return_exceptions=True)
+        errors = [_settle(state, lease, path, *row) for row in zip(wave, replies, worst_cases, strict=False)]
+        for error in errors:
+            if error is not None:
+                raise error
+        outcomes.update((call.key, reply) for call, reply in zip(wave, replies, strict=True))  # type: ignore[misc]
+    return [outcomes[call.key] for call in calls]
+
+
+def _settle(
+    state: RunState,
+    lease: Lease,
+    path: str,
+    call: Call,
+    reply: Response | BaseException,
+    worst_case: Amount,
+) -> BaseException | None:
+    """Charge what a reply took; return the error that must end the run, if there is one."""
+    if isinstance(reply, BaseException):
+        lease.settle(call.key, worst_case, None)
+        return None if leaves_a_gap(reply) else reply
+    actual = actual_amount(reply, worst_case)
+    lease.settle(call.key, worst_case, actual)
+    state.count(call, reply, actual, path)
+    over = actual.excess(worst_case)
+    is_limited = actual.tokens > worst_case.tokens and state.limits.tokens < Amount.endless().tokens
+    is_limited |= actual.usd > worst_case.usd and state.limits.usd.is_finite()
+    if over and is_limited:
+        return ReservationBroken(
+            f"{call.request.model} reported more than the worst case of a call ({over}); the run stops, since "
+            "its budget can no longer be guaranteed: lower --max-tokens or ask the endpoint's operator"
+        )
+    return None
+
+
+def actual_amount(response: Response, worst_case: Amount) -> Amount:
+    """Return what an answer took; what the endpoint does not report counts as the worst case."""
+    usage = response.usage
+    tokens = worst_case.tokens if usage is None else usage.input_tokens + usage.output_tokens
+    return Amount(1, tokens, worst_case.usd if response.cost_usd is None else response.cost_usd)
+
+
+async def fill_cells(
+    state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
+) -> list[Cell | None]:
+    """Return the cells of `pairs`, evaluating those that this branch has not; None = missing.
+
+    Raises:
+        BudgetExhausted: they do not all fit. If the number of calls alone shows it, nothing is spent.
+        TooManyMissing: over a tenth of them stayed without an answer.
+        TaskError: the metric or the task's own function raised.
+    """
+    for candidate, _ in pairs:
+        state.meet(candidate)
+    fill = _fill_by_call if state.task.predict is None else _fill_by_function
+    errors: dict[tuple[str, str], ProviderError] = {}
+    for _ in range(_N_ROUNDS):
+        todo = [pair for pair in dict.fromkeys(pairs) if not _is_free(state, lease, pair)]
+        todo = [pair for pair in todo if not isinstance(errors.get(_ids(pair)), CallRefused)]
+        if not todo:
+            break
+        errors.update(await fill(state, lease, path, todo))
+    missing = [pair for pair in dict.fromkeys(pairs) if not _is_free(state, lease, pair)]
+    if missing:
+        _check_missing(state, path, missing, len(set(pairs)), errors)
+    gaps = {_ids(pair) for pair in missing}
+    return [None if _ids(pair) in gaps else state.cells[_ids(pair)] for pair in pairs]
+
+
+def _ids(pair: tuple[Candidate, Example]) -> tuple[str, str]:
+    return pair[0].id, pair[1].id
+
+
+def _is_free(state: RunState, lease: Lease, pair: tuple[Candidate, Example]) -> bool:
+    cell = state.cells.get(_ids(pair))
+    return cell is not None and lease.has(cell.key)
+
+
+def _check_missing(
+    state: RunState,
+    path: str,
+    missing: list[tuple[Candidate, Example]],
+    n_cells: int,
+    errors: Mapping[tuple[str, str], ProviderError],
+) -> None:
+    causes = sorted({f"{type(errors[_ids(pair)]).__name__}: {errors[_ids(pair)]}" for pair in missing})
+    ids = sorted({example.id for _, example in missing})
+    state.journal.add_event("missing answers", path, len(state.cells), {"examples": ids, "causes": causes})
+    if len(missing) > MAX_MISSING * n_cells:
+        raise TooManyMissing(
+            f"{len(missing)} of {n_cells} answers are missing after retries ({causes[0]}); a comparison would not "
+            "be sound. What was paid is kept: mend the cause, then run the same command to go on"
+        )
+
+
+async def _fill_by_call(
+    state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
+) -> dict[tuple[str, str], ProviderError]:
+    calls = [cell_call(state, candidate, example) for candidate, example in pairs]
+    new = {call.key for call in calls if not lease.has(call.key)}
+    await lease.require(Amount(calls=len(new)))
+    outcomes = await ask_all(state, lease, path, calls)
+    errors: dict[tuple[str, str], ProviderError] = {}
+    for pair, call, outcome in zip(pairs, calls, outcomes, strict=True):
+        error = _store(state, lease, pair, call.key, outcome)
+        if error is not None:
+            errors[_ids(pair)] = error
+    await state.journal.committed()
+    return errors
+
+
+def cell_call(state: RunState, candidate: Candidate, example: Example) -> Call:
+    """Return the one call behind a cell of a task without a `predict` function of its own."""
+    messages = state.task.render(candidate.prompt, example)
+    return state.call(state.models["task"].request(messages, f"{state.seed}/0"), "task")
+
+
+def _store(
+    state: RunState,
+    lease: Lease,
+    pair: tuple[Candidate, Example],
+    key: bytes,
+    outcome: Response | ProviderError | str,
+) -> ProviderError | None:
+    """Score an outcome and keep its cell; return the error that leaves it missing."""
+    candidate, example = pair
+    cause = None
+    if isinstance(outcome, (ContextTooLong, ContentRefused)):
+        cause, output = f"{type(outcome).__name__}: {outcome}", None
+        lease.settle(key, Amount(), Amount())
+    elif isinstance(outcome, ProviderError):
+        return outcome
+    elif isinstance(outcome, Response):
+        output = outcome.text
+        if outcome.finish_reason == "content_filter":
+            cause = "the content filter stopped the answer"
+    else:
+        output = outcome
+    score = Score(0.0, cause, is_parsed=False) if cause else judge_reply(state.task, output or "", example)
+    if _ids(pair) not in state.cells:
+        state.n_unparsed += not score.is_parsed
+        state.cells[_ids(pair)] = Cell(key, score, output, cause)
+        state.journal.add_evaluation(
+            *(candidate.id, example.id, 0),
+            value=score.value,
+            is_parsed=score.is_parsed,
+            feedback=score.feedback,
+            cause=cause,
+            key=key,
+        )
+    return None
+
+
+def judge_reply(task: Task, reply: str, example: Example) -> Score:
+    """Return the metric's score of a reply.
+
+    Raises:
+        TaskError: the metric raised, or its value lies outside [0, 1].
+    """
+    try:
+        score = task.metric.score(reply, example)
+    except PromptoptError:
+        raise
+    except Exception as error:  # the metric is the user's code; its error is re-raised as ours
+        raise TaskError(
+            f"metric {task.metric.name!r} raised on example {example.id!r}: {type(error).__name__}: {error}"
+        ) from error
+    if not 0 <= score.value <= 1:
+        raise TaskError(
+            f"metric {task.metric.name!r} gave {score.value} on example {example.id!r}; scores lie in [0, 1]"
+        )
+    return score
+
+
+# Tasks with a predict function of their own --------------------------------------------------------
+
+
+async def _fill_by_function(
+    state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
+) -> dict[tuple[str, str], ProviderError]:
+    leases = lease.split(len(pairs))
+    runs = (
+        _predict(state, own, f"{path}/{i}", *pair) for i, (own, pair) in enumerate(zip(leases, pairs, strict=True))
+    )
+    outcomes = await asyncio.gather(*runs, return_exceptions=True)
+    lease.join()
+    errors: dict[tuple[str, str], ProviderError] = {}
+    for pair, outcome in zip(pairs, outcomes, strict=True):
+        if isinstance(outcome, BaseException) and not leaves_a_gap(outcome):
+            raise outcome
+        key = bytes.fromhex(digest("predict", *_ids(pair)))
+        error = _store(state, lease, pair, key, outcome)  # type: ignore[arg-type]
+        if error is not None:
+            errors[_ids(pair)] = error
+        else:
+            lease.settle(key, Amount(), Amount())
+    await state.journal.committed()
+    return errors
+
+
+async def _predict(state: RunState, lease: Lease, path: str, candidate: Candidate, example: Example) -> str:
+    """Run the user's function for one cell; a sync one runs in a thread."""
+    predict = state.task.predict
+    assert predict is not None
+    door = _Door(state, lease, path, (candidate.id, example.id))
+    try:
+        if iscoroutinefunction(predict):
+            reply = await predict(candidate.prompt, example, door)
+        else:
+            call = door.blocking(asyncio.get_running_loop())
+            reply = await asyncio.to_thread(predict, candidate.prompt, example, call)
+    except PromptoptError:
+        raise
+    except Exception as error:  # the function is the user's; its error is re-raised as ours
+        raise TaskError(f"predict raised on example {example.id!r}: {type(error).__name__}: {error}") from error
+    finally:
+        lease.finish()
+    if not isinstance(reply, str):
+        raise TaskError(
+            f"predict returned {type(reply).__name__} on example {example.id!r}; it must return the reply as str"
+        )
+    return reply
+
+
+class _Door:
+    """The journaled door to the task model that a user's predict function gets."""
+
+    def __init__(self, state: RunState, lease: Lease, path: str, ids: tuple[str, str]) -> None:
+        self._state, self._lease, self._path, self._ids = state, lease, path, ids
+        self._n_calls = 0
+
+    async def __call__(self, messages: str | Sequence[Mapping[str, str]]) -> Response:
+        """Return the task model's answer to a text or to chat messages."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        asked = tuple(Message(m["role"], m["content"]) for m in messages)
+        self._n_calls += 1
+        sample = f"{self._state.seed}/0/{'/'.join(self._ids)}/{self._n_calls}"
+        call = self._state.call(self._state.models["task"].request(asked, sample), "task", keeps_request=True)
+        outcome = (await ask_all(self._state, self._lease, self._path, [call]))[0]
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        return outcome
+
+    def blocking(self, loop: asyncio.AbstractEventLoop) -> Callable[..., Response]:
+        """Return the same door for code that runs in another thread."""
+
+        def call(messages: str | Sequence[Mapping[str, str]]) -> Response:
+            coroutine: Coroutine[Any, Any, Response] = self(messages)
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+        return call

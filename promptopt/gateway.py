@@ -1,0 +1,219 @@
+"""The one door to every model: journal, then limits, then the transport, then the journal again.
+
+An answer is returned only after it has been committed. A failed call raises an error below
+ProviderError; transient ones have been retried before. Budgets are held by the caller's lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
+from promptopt.errors import (
+    BudgetExhausted,
+    CallRefused,
+    CallTimedOut,
+    ProviderError,
+    RateLimited,
+    TooManyMissing,
+    TransientError,
+)
+from promptopt.journal import Journal
+from promptopt.ledger import Stop
+from promptopt.providers import Transport
+from promptopt.types import Phase, Request, Response, Role
+
+# So many calls in a row that failed for good mean that the endpoint is down, not the request.
+MAX_FAILURES_IN_A_ROW = 20
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and after what pause a transient failure is tried again.
+
+    Args:
+        n_attempts: attempts in all.
+        first_wait_s: pause before the second attempt; doubled each time, with jitter.
+        max_wait_s: longest pause, also for an endpoint that asks for more.
+    """
+
+    n_attempts: int = 6
+    first_wait_s: float = 0.5
+    max_wait_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request with all that the journal and the limits need to know of it.
+
+    Args:
+        key: identity of the answer.
+        timeout_s: seconds that one attempt may take.
+        keeps_request: store the request's text, where a reader could not rebuild it.
+    """
+
+    request: Request
+    key: bytes
+    role: Role
+    phase: Phase
+    timeout_s: float
+    keeps_request: bool = False
+
+
+class Gateway:
+    """Answers calls from the journal or from a model.
+
+    Args:
+        transports: by model name; "" is the one for every other model.
+        concurrency: calls in flight at most.
+        sleep: how to wait between attempts; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        transports: Mapping[str, Transport],
+        *,
+        concurrency: int = 16,
+        retry: RetryPolicy | None = None,
+        stop: Stop | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._journal = journal
+        self._transports = transports
+        self._slots = asyncio.Semaphore(concurrency)
+        self._retry = retry or RetryPolicy()
+        self._stop = stop or Stop()
+        self._sleep = sleep
+        self._flying: dict[bytes, asyncio.Future[Response]] = {}
+        self._attempt_ids = itertools.count(journal.next_attempt_id())
+        self._n_failures_in_a_row = 0
+        self.deadlines: dict[Phase, float] = {}
+        self.n_live = 0
+        self.n_from_journal = 0
+
+    async def answer(self, call: Call) -> Response:
+        """Return the answer to `call`, from the journal if it is there.
+
+        Raises:
+            TransientError: every attempt failed.
+            CallRefused: the endpoint refuses this request.
+            RunRefused, TooManyMissing: no call can succeed.
+            BudgetExhausted: the time of this phase is over.
+            Interrupted: the user asked to stop before it was sent.
+        """
+        known = self._journal.answer(call.key)
+        if known is not None:
+            self.n_from_journal += 1
+            return known
+        flying = self._flying.get(call.key)
+        if flying is not None:
+            return await asyncio.shield(flying)
+        future = asyncio.get_running_loop().create_future()
+        self._flying[call.key] = future
+        try:
+            response = await self._live(call)
+            future.set_result(response)
+        except BaseException as error:
+            future.set_exception(error)
+            future.exception()  # marks it as seen: nobody else may be waiting
+            raise
+        finally:
+            del self._flying[call.key]
+        return response
+
+    async def _live(self, call: Call) -> Response:
+        try:
+            response = await self._attempt(call)
+        except TransientError as first:
+            response = await self._attempt_again(call, first)
+        self._n_failures_in_a_row = 0
+        return response
+
+    async def _attempt_again(self, call: Call, first: TransientError) -> Response:
+        """Retry after a first failure; the retrying machinery costs nothing where all goes well."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(self._retry.n_attempts - 1),
+            wait=self._pause,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        await self._sleep(self._pause_s(1, first))
+        try:
+            return await retrying(self._attempt, call)
+        except TransientError as error:
+            self._n_failures_in_a_row += 1
+            if self._n_failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                raise TooManyMissing(
+                    f"the last {self._n_failures_in_a_row} calls failed ({error}); what was paid is kept: "
+                    "check the endpoint, then run the same command to go on"
+                ) from error
+            raise
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return self._pause_s(state.attempt_number + 1, error)
+
+    def _pause_s(self, n_failed: int, error: BaseException | None) -> float:
+        asked_s = error.retry_after_s if isinstance(error, RateLimited) else None
+        if asked_s is not None:
+            return min(asked_s, self._retry.max_wait_s)
+        # Jitter spreads retries of many branches; it changes no answer, so it needs no seed.
+        ceiling_s = min(self._retry.max_wait_s, self._retry.first_wait_s * 2 ** (n_failed - 1))
+        return random.uniform(ceiling_s / 2, ceiling_s)
+
+    async def _attempt(self, call: Call) -> Response:
+        async with self._slots:
+            self._stop.check()
+            timeout_s = self._time_left(call)
+            attempt_id = next(self._attempt_ids)
+            self._journal.start_attempt(attempt_id, call.key, call.role)
+            await self._journal.committed()
+            try:
+                response = await self._send(call, timeout_s)
+            except ProviderError as error:
+                self._journal.end_attempt(attempt_id, type(error).__name__, str(error))
+                await self._journal.committed()
+                raise
+            self._journal.end_attempt(attempt_id, "ok")
+            kept = call.request.messages if call.keeps_request else None
+            self._journal.add_answer(call.key, call.request.model, response, _as_json(kept))
+            await self._journal.committed()
+            self.n_live += 1
+            return response
+
+    async def _send(self, call: Call, timeout_s: float) -> Response:
+        transport = self._transports.get(call.request.model) or self._transports[""]
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await transport.send(call.request, timeout_s)
+        except (TimeoutError, CallTimedOut) as error:
+            if call.phase in self.deadlines and time.monotonic() >= self.deadlines[call.phase]:
+                raise BudgetExhausted("budget exhausted: the time is over") from error
+            raise CallTimedOut(f"no reply from {call.request.model} within {timeout_s:.0f} s") from error
+
+    def _time_left(self, call: Call) -> float:
+        deadline = self.deadlines.get(call.phase)
+        if deadline is None:
+            return call.timeout_s
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise BudgetExhausted("budget exhausted: the time is over")
+        return min(call.timeout_s, left_s)
+
+
+def leaves_a_gap(error: BaseException) -> bool:
+    """Return whether an error leaves one answer missing; every other error must end the run."""
+    return isinstance(error, (TransientError, CallRefused))
+
+
+def _as_json(messages: object) -> str | None:
+    return None if messages is None else json.dumps(messages, ensure_ascii=False)

@@ -1,0 +1,370 @@
+"""The journal: one SQLite file in write-ahead mode that holds everything that was paid for.
+
+It is the single source for resume, replay and reports. One process writes, any number may read.
+Rows are gathered and committed together once per turn of the event loop; `await committed()` returns
+when all that was written before is in the file. A killed process loses nothing that was committed; a
+power failure may lose the last moments, never the consistency (SQLite's `synchronous=NORMAL`).
+
+Tables: `answers` are content-addressed and may serve several runs; `uses` says which run used which
+answer (a run is charged once for each); `steps` are the calls identified by place (path, ordinal,
+item); `attempts` are live tries, failed and lost ones included; `evaluations`, `candidates` and
+`events` describe the search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from promptopt.errors import JournalError
+from promptopt.types import Candidate, Demo, Prompt, Response, Usage
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x50524F50  # "PROP": marks the file as ours
+
+_SCHEMA = """
+CREATE TABLE runs (run_id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, config TEXT NOT NULL);
+CREATE TABLE sessions (session_id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL, started_at TEXT NOT NULL,
+    elapsed_s REAL NOT NULL DEFAULT 0);
+CREATE TABLE answers (answer_id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, model TEXT NOT NULL,
+    text TEXT NOT NULL, input_tokens INTEGER, output_tokens INTEGER, cached_tokens INTEGER,
+    reasoning_tokens INTEGER, cost_usd TEXT, latency_s REAL NOT NULL, finish_reason TEXT NOT NULL,
+    logprobs TEXT, request TEXT);
+CREATE TABLE uses (run_id INTEGER NOT NULL, answer_id INTEGER NOT NULL, role TEXT NOT NULL,
+    phase TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (run_id, answer_id)) WITHOUT ROWID;
+CREATE TABLE steps (run_id INTEGER NOT NULL, path TEXT NOT NULL, ordinal INTEGER NOT NULL,
+    item INTEGER NOT NULL, epoch INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (run_id, path, ordinal, item)) WITHOUT ROWID;
+CREATE TABLE attempts (attempt_id INTEGER PRIMARY KEY, run_id INTEGER NOT NULL, key BLOB NOT NULL,
+    role TEXT NOT NULL, outcome TEXT, message TEXT);
+CREATE INDEX attempts_by_outcome ON attempts (run_id, outcome);
+CREATE TABLE candidates (run_id INTEGER NOT NULL, candidate_id TEXT NOT NULL, birth INTEGER NOT NULL,
+    instruction TEXT NOT NULL, demos TEXT NOT NULL, parents TEXT NOT NULL, operator TEXT NOT NULL,
+    note TEXT NOT NULL, PRIMARY KEY (run_id, candidate_id)) WITHOUT ROWID;
+CREATE TABLE evaluations (run_id INTEGER NOT NULL, candidate_id TEXT NOT NULL, example_id TEXT NOT NULL,
+    repeat INTEGER NOT NULL, value REAL NOT NULL, is_parsed INTEGER NOT NULL, feedback TEXT, cause TEXT,
+    key BLOB, PRIMARY KEY (run_id, candidate_id, example_id, repeat)) WITHOUT ROWID;
+CREATE TABLE events (run_id INTEGER NOT NULL, path TEXT NOT NULL, number INTEGER NOT NULL,
+    kind TEXT NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (run_id, path, number, kind)) WITHOUT ROWID;
+"""
+
+_INSERT_ANSWER = """INSERT OR IGNORE INTO answers (key, model, text, input_tokens, output_tokens, cached_tokens,
+    reasoning_tokens, cost_usd, latency_s, finish_reason, logprobs, request) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"""
+_SELECT_ANSWER = """SELECT text, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
+    latency_s, finish_reason, logprobs FROM answers WHERE key = ?"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The place of a call that is identified by place: branch path, ordinal in it, item of the batch."""
+
+    path: str
+    ordinal: int
+    item: int
+
+
+class Journal:
+    """One run's view of a journal file; use as a context manager.
+
+    Args:
+        path: the file; created if absent. None keeps the journal in memory (nothing survives).
+        run: name of the run within the file.
+
+    Raises:
+        JournalError: the file is foreign, of another version, damaged, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None, run: str = "run") -> None:
+        self.path = path
+        self._pending: list[tuple[str, Sequence[Any]]] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._is_scheduled = False
+        try:
+            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+            self._open_schema()
+            self._db.execute("INSERT OR IGNORE INTO runs (name, config) VALUES (?, '{}')", (run,))
+            row = self._db.execute("SELECT run_id FROM runs WHERE name = ?", (run,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        self.run_id: int = row[0]
+        self._epoch = self._count_events("budget raised")
+
+    def __enter__(self) -> Journal:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Commit what is pending and close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Commit what is pending and close the file."""
+        try:
+            self._flush()
+        finally:
+            self._db.close()
+
+    # Writing ------------------------------------------------------------------------------------
+
+    async def committed(self) -> None:
+        """Return when everything written so far is in the file.
+
+        Raises:
+            JournalError: it could not be committed (disk full, file gone).
+        """
+        if not self._pending:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiters.append(future)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._flush_for_waiters)
+        await future
+
+    def start_attempt(self, attempt_id: int, key: bytes, role: str) -> None:
+        """Note that a live call is about to be sent; without an outcome it was lost in flight."""
+        self._write(
+            "INSERT INTO attempts (attempt_id, run_id, key, role) VALUES (?,?,?,?)",
+            (attempt_id, self.run_id, key, role),
+        )
+
+    def end_attempt(self, attempt_id: int, outcome: str, message: str = "") -> None:
+        """Note how a live call ended: "ok", or the error's class with its message."""
+        self._write(
+            "UPDATE attempts SET outcome = ?, message = ? WHERE attempt_id = ?",
+            (outcome, message, attempt_id),
+        )
+
+    def add_answer(self, key: bytes, model: str, response: Response, request: str | None) -> None:
+        """Store an answer under its key; `request` is kept where a reader could not rebuild it."""
+        usage = response.usage
+        tokens = (
+            (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+            if usage
+            else (None,) * 4
+        )
+        cost = None if response.cost_usd is None else str(response.cost_usd)
+        logprobs = None if response.logprobs is None else json.dumps(response.logprobs)
+        ending = (cost, response.latency_s, response.finish_reason, logprobs, request)
+        self._write(_INSERT_ANSWER, (key, model, response.text, *tokens, *ending))
+
+    def add_use(self, key: bytes, role: str, phase: str, path: str) -> None:
+        """Note that this run used the answer of `key`."""
+        self._write(
+            "INSERT OR IGNORE INTO uses SELECT ?, answer_id, ?, ?, ? FROM answers WHERE key = ?",
+            (self.run_id, role, phase, path, key),
+        )
+
+    def add_step(self, step: Step, digest: str) -> None:
+        """Note which request stands at a place of the run."""
+        place = (self.run_id, step.path, step.ordinal, step.item)
+        self._write("INSERT OR REPLACE INTO steps VALUES (?,?,?,?,?,?)", (*place, self._epoch, digest))
+
+    def add_candidate(self, candidate: Candidate, birth: int) -> None:
+        """Store a candidate; the first mention of a prompt is its origin."""
+        demos = json.dumps([[d.inputs, d.output] for d in candidate.prompt.demos], ensure_ascii=False)
+        self._write(
+            "INSERT OR IGNORE INTO candidates VALUES (?,?,?,?,?,?,?,?)",
+            (
+                *(self.run_id, candidate.id, birth, candidate.prompt.instruction, demos),
+                *(json.dumps(candidate.parents), candidate.operator, candidate.note),
+            ),
+        )
+
+    def add_evaluation(
+        self,
+        candidate_id: str,
+        example_id: str,
+        repeat: int,
+        *,
+        value: float,
+        is_parsed: bool,
+        feedback: str | None,
+        cause: str | None,
+        key: bytes | None,
+    ) -> None:
+        """Store one cell; `cause` says why a request that its own candidate spoiled scored 0."""
+        cell = (self.run_id, candidate_id, example_id, repeat, value, is_parsed, feedback, cause, key)
+        self._write("INSERT OR IGNORE INTO evaluations VALUES (?,?,?,?,?,?,?,?,?)", cell)
+
+    def add_event(self, kind: str, path: str, number: int, payload: Mapping[str, Any]) -> None:
+        """Store an event of the search; the same event told again by a resumed run is ignored."""
+        text = json.dumps(payload, ensure_ascii=False, default=str)
+        self._write("INSERT OR IGNORE INTO events VALUES (?,?,?,?,?)", (self.run_id, path, number, kind, text))
+
+    def start_session(self, started_at: str) -> int:
+        """Begin a session of the run and return its id; attempts without an outcome become lost."""
+        try:
+            self._db.execute(
+                "UPDATE attempts SET outcome = 'lost' WHERE run_id = ? AND outcome IS NULL", (self.run_id,)
+            )
+            cursor = self._db.execute(
+                "INSERT INTO sessions (run_id, started_at) VALUES (?, ?)", (self.run_id, started_at)
+            )
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        return int(cursor.lastrowid or 0)
+
+    def set_elapsed(self, session_id: int, elapsed_s: float) -> None:
+        """Note how long a session has lasted, in seconds."""
+        self._write("UPDATE sessions SET elapsed_s = ? WHERE session_id = ?", (elapsed_s, session_id))
+
+    def set_config(self, config: Mapping[str, Any]) -> None:
+        """Store the run's configuration; raising a budget later starts a new epoch."""
+        text = json.dumps(config, ensure_ascii=False, sort_keys=True)
+        self._write("UPDATE runs SET config = ? WHERE run_id = ?", (text, self.run_id))
+        self._flush()
+
+    def raise_budget(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Journal that the budget was raised; places of earlier epochs may then be asked anew."""
+        number = self._epoch
+        self.add_event("budget raised", "", number, {"before": dict(before), "after": dict(after)})
+        self._flush()
+        self._epoch = number + 1
+
+    # Reading ------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Return the stored configuration; empty for a new run."""
+        row = self._db.execute("SELECT config FROM runs WHERE run_id = ?", (self.run_id,)).fetchone()
+        loaded: dict[str, Any] = json.loads(row[0])
+        return loaded
+
+    def answer(self, key: bytes) -> Response | None:
+        """Return the journaled answer of `key`; None if there is none."""
+        try:
+            row = self._db.execute(_SELECT_ANSWER, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        if row is None:
+            return None
+        text, n_in, n_out, cached, reasoning, cost, latency_s, finish_reason, logprobs = row
+        return Response(
+            text=text,
+            usage=None if n_in is None else Usage(n_in, n_out, cached, reasoning),
+            cost_usd=None if cost is None else Decimal(cost),
+            latency_s=latency_s,
+            finish_reason=finish_reason,
+            logprobs=None if logprobs is None else tuple((token, value) for token, value in json.loads(logprobs)),
+        )
+
+    def step_digest(self, step: Step) -> str | None:
+        """Return the digest of the request at a place; None if the place is new in this epoch."""
+        row = self._db.execute(
+            "SELECT digest FROM steps WHERE run_id = ? AND path = ? AND ordinal = ? AND item = ? AND epoch = ?",
+            (self.run_id, step.path, step.ordinal, step.item, self._epoch),
+        ).fetchone()
+        return row[0] if row else None
+
+    def next_attempt_id(self) -> int:
+        """Return the id that the next attempt gets."""
+        row = self._db.execute("SELECT COALESCE(MAX(attempt_id), 0) + 1 FROM attempts").fetchone()
+        return int(row[0])
+
+    def elapsed_s(self) -> float:
+        """Return the seconds that all earlier sessions of the run lasted."""
+        row = self._db.execute(
+            "SELECT COALESCE(SUM(elapsed_s), 0) FROM sessions WHERE run_id = ?", (self.run_id,)
+        ).fetchone()
+        return float(row[0])
+
+    def attempt_counts(self) -> dict[str, int]:
+        """Return how many live attempts ended in each way ("ok", "lost", an error's class)."""
+        rows = self._db.execute(
+            "SELECT COALESCE(outcome, 'in flight'), COUNT(*) FROM attempts WHERE run_id = ? GROUP BY 1",
+            (self.run_id,),
+        )
+        return dict(rows.fetchall())
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the run's candidates in the order of their birth."""
+        rows = self._db.execute(
+            "SELECT instruction, demos, parents, operator, note FROM candidates WHERE run_id = ? ORDER BY birth",
+            (self.run_id,),
+        )
+        for instruction, demos, parents, operator, note in rows:
+            shown = tuple(
+                Demo(tuple((column, text) for column, text in inputs), output)
+                for inputs, output in json.loads(demos)
+            )
+            yield Candidate(Prompt(instruction, shown), tuple(json.loads(parents)), operator, note)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Return the payloads of all events of a kind, in path order."""
+        rows = self._db.execute(
+            "SELECT payload FROM events WHERE run_id = ? AND kind = ? ORDER BY path, number",
+            (self.run_id, kind),
+        )
+        return [json.loads(row[0]) for row in rows]
+
+    # Inside -------------------------------------------------------------------------------------
+
+    def _open_schema(self) -> None:
+        db = self._db
+        application_id = db.execute("PRAGMA application_id").fetchone()[0]
+        n_tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if n_tables == 0:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(
+                f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
+                f"{_SCHEMA} COMMIT;"
+            )
+        elif application_id != APPLICATION_ID:
+            raise JournalError(f"{self.path} is a database of another program; choose another --out folder")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise JournalError(
+                f"{self.path} has journal version {version}, this program reads {SCHEMA_VERSION}; "
+                "use the version that wrote it, or another --out folder"
+            )
+        db.execute("PRAGMA synchronous = NORMAL")
+
+    def _write(self, sql: str, values: Sequence[Any]) -> None:
+        self._pending.append((sql, values))
+
+    def _flush_for_waiters(self) -> None:
+        self._is_scheduled = False
+        waiters, self._waiters = self._waiters, []
+        try:
+            self._flush()
+        except JournalError as error:
+            for future in waiters:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        rows, self._pending = self._pending, []
+        try:
+            self._db.execute("BEGIN")
+            for sql, values in rows:
+                self._db.execute(sql, values)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._broken(error) from error
+
+    def _count_events(self, kind: str) -> int:
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM events WHERE run_id = ? AND kind = ?", (self.run_id, kind)
+        ).fetchone()
+        return int(row[0])
+
+    def _broken(self, error: sqlite3.Error) -> JournalError:
+        return JournalError(
+            f"{self.path}: {error}; check the disk and that the file is a journal of promptopt, "
+            "or choose another --out folder"
+        )
