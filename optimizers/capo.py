@@ -1,0 +1,307 @@
+"""CAPO: cost-aware prompt optimization by evolution, racing and a length penalty.
+
+Zehle, Schlager, Heiß, Feurer: "CAPO: Cost-Aware Prompt Optimization", AutoML 2025, arXiv 2504.16005.
+A population of (instruction, demonstrations) pairs is crossed over and mutated by a model; parents and
+children race on blocks of dev examples, where longer prompts carry a penalty.
+
+Deviations from the paper, all switchable where they change results:
+- The race is the sound one of `promptopt.racing`; `race="paper"` takes the paired t-test at alpha = .2.
+- One initial prompt instead of a written pool: the model writes the other members from it.
+- Sizes scale to the budget unless they are given; `preset=paper` takes the published ones.
+- The incumbent is chosen by mean score over all evaluated dev examples, shrunk towards the population's
+  mean, since a newcomer with one lucky block would otherwise win; the paper does not shrink.
+- A reply without tags is asked for once more and then discarded, never taken as an instruction.
+- No prompt shows an example twice; a wrong or unparseable answer is never mapped to a class.
+- The run stops when `patience` steps brought no new prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from promptopt.demonstration import demonstrate, not_shown, plain_output
+from promptopt.errors import ConfigError
+from promptopt.racing import PairedT
+from promptopt.study import Study
+from promptopt.types import Candidate, Demo, Example, Role
+
+VARY = """You improve instructions for a language model.
+Task: {description}
+
+Here is an instruction for this task:
+<prompt>
+{instruction}
+</prompt>
+
+Write another instruction for the same task that might work better: clear, complete, your own approach.
+{demands}
+Put the instruction between <prompt> and </prompt>."""
+
+CROSSOVER = """You combine instructions for a language model.
+Task: {description}
+
+First instruction:
+<prompt>
+{mother}
+</prompt>
+
+Second instruction:
+<prompt>
+{father}
+</prompt>
+
+Merge both into one coherent instruction that keeps the helpful wording of each.
+{demands}
+Put the merged instruction between <prompt> and </prompt>."""
+
+MUTATION = """You rephrase instructions for a language model.
+Task: {description}
+
+Here is an instruction for this task:
+<prompt>
+{instruction}
+</prompt>
+
+Write an instruction with the same meaning in a clearly different style.
+{demands}
+Put the instruction between <prompt> and </prompt>."""
+
+
+@dataclass(frozen=True)
+class Capo:
+    """Evolution of instructions and demonstrations with racing (CAPO, arXiv 2504.16005).
+
+    Args:
+        population_size: members kept after each step (paper: 10); None = scaled to the budget.
+        n_crossovers: children per step (paper: 4); None = scaled to the budget.
+        max_shots: most demonstrations of a prompt; 0 = none at all.
+        n_dev: dev examples to race on; None = scaled to the budget, at most all.
+        block_size: examples per block of a race (paper: 30); None = chosen from their number.
+        max_blocks: most blocks of a race (paper: 10); None = all.
+        length_penalty: score that a prompt of the reference length loses in races (gamma).
+        race: sound = betting test without replacement; paper = paired t-test, alpha = .2, no correction.
+        shuffles_blocks: False = the same order in every race, the last incomplete block left out (paper).
+        has_reasoning: demonstrations carry the model's own reply where it is right.
+        shrinkage: weight of the population's mean in an incumbent's score, in examples; 0 = none (paper).
+        patience: steps without a new prompt after which the search ends.
+    """
+
+    population_size: int | None = None
+    n_crossovers: int | None = None
+    max_shots: int = 5
+    n_dev: int | None = None
+    block_size: int | None = None
+    max_blocks: int | None = None
+    length_penalty: float = 0.05
+    race: Literal["sound", "paper"] = "sound"
+    shuffles_blocks: bool = True
+    has_reasoning: bool = True
+    shrinkage: float = 10.0
+    patience: int = 5
+
+    source: ClassVar[str] = "Zehle et al. 2025, arXiv 2504.16005"
+    requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
+    when: ClassVar[str] = "labels at hand; demonstrations and wording matter; short prompts wanted"
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType(
+        {
+            "paper": MappingProxyType(
+                {
+                    **{"population_size": 10, "n_crossovers": 4, "block_size": 30, "max_blocks": 10},
+                    **{"race": "paper", "shuffles_blocks": False, "shrinkage": 0.0, "n_dev": 10**9},
+                }
+            )
+        }
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot work."""
+        if self.population_size is not None and self.population_size < 2:
+            raise ConfigError(f"population_size={self.population_size}; crossover needs at least 2")
+        if self.n_crossovers is not None and self.n_crossovers < 1:
+            raise ConfigError(f"n_crossovers={self.n_crossovers}; a step needs at least 1 child")
+        for name in ("max_shots", "length_penalty", "shrinkage"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)}; it must not be negative")
+        for name in ("n_dev", "block_size", "max_blocks", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}={value}; it must be at least 1")
+
+    def minimum_calls(self) -> int:
+        """Return the answers below which a search makes no sense: one step of the smallest population."""
+        mu, c, n_dev = self._sizes(1)
+        return (mu - 1) + 2 * c + (mu + c) * min(n_dev, 12)
+
+    def forecast(self, n_calls: int) -> Mapping[Role, int]:
+        """Return the expected answers by role for a search of `n_calls`."""
+        mu, c, n_dev = self._sizes(n_calls)
+        per_step = 2 * c + c * n_dev // 2
+        n_steps = max(1, (n_calls - mu * n_dev) // max(1, per_step))
+        n_written = min(n_calls, mu - 1 + 2 * c * n_steps)
+        return {"optimizer": n_written, "task": n_calls - n_written}
+
+    async def optimize(self, study: Study) -> Candidate:
+        """Evolve a population until the budget ends or nothing new appears; return its best member."""
+        mu, c, n_dev = self._sizes(study.size.n_calls)
+        dev = _sample(study, study.task.dev, n_dev)
+        study.propose(study.initial)
+        population = await self._initial_population(study, mu)
+        longest = max(study.tokens(member) for member in population)
+        study.note("length reference", tokens=longest)
+        seen = {member.id for member in population}
+        n_idle = 0
+        while n_idle < self.patience:
+            children = await self._mutate(study, await self._crossover(study, population, c))
+            new = [child for child in children if child.id not in seen]
+            seen.update(child.id for child in new)
+            n_idle = 0 if new else n_idle + 1
+            population = await self._race(study, [*population, *new], mu, dev, longest)
+            study.propose(self._best(study, population, dev))
+        return self._best(study, population, dev)
+
+    def _sizes(self, n_calls: int) -> tuple[int, int, int]:
+        """Return population size, children per step and dev examples for a search of `n_calls`."""
+        mu = self.population_size or min(10, max(3, round(n_calls / 150)))
+        c = self.n_crossovers or max(2, round(0.4 * mu))
+        n_dev = self.n_dev or max(24, round(2 * math.sqrt(n_calls)))
+        return mu, c, n_dev
+
+    async def _initial_population(self, study: Study, mu: int) -> list[Candidate]:
+        """Return the user's prompt, and members that the model writes from it, with demonstrations."""
+        initial = study.initial
+
+        async def member(branch: Study, _: int) -> Candidate | None:
+            text = await branch.write(
+                VARY,
+                "prompt",
+                description=_description(branch),
+                instruction=initial.prompt.instruction,
+                demands=branch.demands,
+            )
+            if text is None:
+                return None
+            n_shots = int(branch.rng.integers(0, self.max_shots + 1))
+            shots = await self._make_shots(branch, text, n_shots, ())
+            return branch.candidate(text, shots, parents=[initial], operator="variation")
+
+        written = await study.map(member, range(mu - 1))
+        members = {initial.id: initial} | {child.id: child for child in written if child is not None}
+        if len(members) < 2:  # a model that only echoes: demonstrations still make a second member
+            shots = await self._make_shots(study, initial.prompt.instruction, self.max_shots, ())
+            second = study.candidate(initial.prompt.instruction, shots, parents=[initial], operator="shots")
+            members |= {second.id: second} if second else {}
+        return list(members.values())
+
+    async def _crossover(self, study: Study, population: Sequence[Candidate], c: int) -> list[_Draft]:
+        """Return `c` drafts merged from random pairs, with half of both parents' demonstrations."""
+
+        async def child(branch: Study, _: int) -> _Draft | None:
+            pair = branch.rng.choice(len(population), 2, replace=len(population) < 2)
+            mother, father = (population[i] for i in pair)
+            text = await branch.write(
+                CROSSOVER,
+                "prompt",
+                description=_description(branch),
+                mother=mother.prompt.instruction,
+                father=father.prompt.instruction,
+                demands=branch.demands,
+            )
+            if text is None:
+                return None
+            shots = (*mother.prompt.demos, *father.prompt.demos)
+            picked = branch.rng.permutation(len(shots))[: len(shots) // 2]
+            return _Draft(text, _distinct([shots[i] for i in picked]), (mother, father))
+
+        drafts = await study.map(child, range(c))
+        return [draft for draft in drafts if draft is not None]
+
+    async def _mutate(self, study: Study, drafts: Sequence[_Draft]) -> list[Candidate]:
+        """Return the drafts rephrased, with a demonstration added, dropped or neither, in random order."""
+
+        async def child(branch: Study, draft: _Draft) -> Candidate | None:
+            text = await branch.write(
+                MUTATION,
+                "prompt",
+                description=_description(branch),
+                instruction=draft.instruction,
+                demands=branch.demands,
+            )
+            if text is None:
+                return None
+            shots, u = list(draft.shots), branch.rng.random()
+            if u < 1 / 3 and len(shots) < self.max_shots:
+                shots += await self._make_shots(branch, text, 1, shots)
+            elif 1 / 3 <= u < 2 / 3 and shots:
+                del shots[int(branch.rng.integers(len(shots)))]
+            shots = [shots[i] for i in branch.rng.permutation(len(shots))]
+            return branch.candidate(text, shots, parents=draft.parents, operator="crossover and mutation")
+
+        children = await study.map(child, drafts)
+        return [child for child in children if child is not None]
+
+    async def _make_shots(self, study: Study, instruction: str, n: int, shots: Sequence[Demo]) -> list[Demo]:
+        """Return `n` new demonstrations from train, with the model's own reply where it is right."""
+        pool = not_shown(study.task, study.task.train, shots)
+        rows = [pool[i] for i in study.rng.permutation(len(pool))[:n]]
+        outputs = [plain_output(instruction, row) for row in rows]
+        bare = study.candidate(instruction, operator="bare instruction") if rows else None
+        if self.has_reasoning and bare is not None:
+            table = await study.evaluate([bare], rows)
+            replies = zip(table.values[0], table.outputs[0], outputs, strict=True)
+            outputs = [reply if score == 1 and reply else plain for score, reply, plain in replies]
+        return [demonstrate(study.task, row, output.strip()) for row, output in zip(rows, outputs, strict=True)]
+
+    async def _race(
+        self, study: Study, members: Sequence[Candidate], mu: int, dev: Sequence[Example], longest: int
+    ) -> list[Candidate]:
+        survivors = await study.race(
+            members,
+            keep=mu,
+            examples=dev,
+            rule=PairedT() if self.race == "paper" else None,
+            penalties=[self.length_penalty * study.tokens(member) / max(1, longest) for member in members],
+            block=self.block_size,
+            max_blocks=self.max_blocks,
+            is_shuffled=self.shuffles_blocks,
+            drops_remainder=not self.shuffles_blocks,
+        )
+        return list(survivors.candidates)
+
+    def _best(self, study: Study, population: Sequence[Candidate], dev: Sequence[Example]) -> Candidate:
+        """Return the member with the best shrunk mean over its evaluated examples; ties to the first."""
+        values = study.scores(population, dev).values
+        seen = ~np.isnan(values)
+        if not seen.any():
+            return population[0]
+        prior = float(values[seen].mean())
+        sums = np.where(seen, values, 0).sum(axis=1) + self.shrinkage * prior
+        counts = seen.sum(axis=1) + self.shrinkage
+        means = np.where(counts > 0, sums / np.maximum(counts, 1e-9), -1.0)
+        return population[int(np.argmax(means))]
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A crossed-over child before its mutation."""
+
+    instruction: str
+    shots: tuple[Demo, ...]
+    parents: tuple[Candidate, ...]
+
+
+def _description(study: Study) -> str:
+    return study.task.description or "see the instruction"
+
+
+def _sample(study: Study, examples: Sequence[Example], n: int) -> list[Example]:
+    order = study.rng.permutation(len(examples))[: min(n, len(examples))]
+    return [examples[i] for i in sorted(order)]
+
+
+def _distinct(shots: Sequence[Demo]) -> tuple[Demo, ...]:
+    return tuple({shot.inputs: shot for shot in shots}.values())

@@ -1,0 +1,107 @@
+"""Random search: the control that every strategy must beat.
+
+Independent variations of the initial prompt with random demonstrations, each evaluated on the same dev
+examples; the best mean wins. No selection pressure, no feedback, no racing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from promptopt.demonstration import demonstrate, plain_output
+from promptopt.errors import ConfigError
+from promptopt.study import Study
+from promptopt.types import Candidate, Role
+
+VARY = """You write instructions for a language model.
+Task: {description}
+
+Here is an instruction for this task:
+<prompt>
+{instruction}
+</prompt>
+
+Write another instruction for the same task that might work better.
+{demands}
+Put the instruction between <prompt> and </prompt>."""
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """Random variations of the initial prompt, each evaluated alike: the control for comparisons.
+
+    Args:
+        max_shots: most demonstrations of a prompt, drawn from train with their targets.
+        n_dev: dev examples that each candidate is evaluated on; None = scaled to the budget.
+        batch_size: candidates written and evaluated at a time; changes nothing but speed.
+        patience: batches without a new prompt after which the search ends.
+    """
+
+    max_shots: int = 5
+    n_dev: int | None = None
+    batch_size: int = 2
+    patience: int = 5
+
+    source: ClassVar[str] = "the usual control; no publication"
+    requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
+    when: ClassVar[str] = "as a control in comparisons; not to find good prompts"
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot work."""
+        for name in ("n_dev", "batch_size", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}={value}; it must be at least 1")
+        if self.max_shots < 0:
+            raise ConfigError(f"max_shots={self.max_shots}; it must not be negative")
+
+    def minimum_calls(self) -> int:
+        """Return the answers below which a search makes no sense: the initial prompt and two others."""
+        return 2 + 3 * 12
+
+    def forecast(self, n_calls: int) -> Mapping[Role, int]:
+        """Return the expected answers by role for a search of `n_calls`."""
+        n_written = n_calls // (self._n_dev(n_calls) + 1)
+        return {"optimizer": n_written, "task": n_calls - n_written}
+
+    async def optimize(self, study: Study) -> Candidate:
+        """Evaluate random variations until the budget ends; return the best of all."""
+        order = study.rng.permutation(len(study.task.dev))
+        dev = [study.task.dev[i] for i in order[: self._n_dev(study.size.n_calls)]]
+        best = study.initial
+        study.propose(best)
+        best_mean = (await study.evaluate([best], dev)).means()[0]
+        seen, n_idle = {best.id}, 0
+        while n_idle < self.patience:
+            written = await study.map(self._variation, range(self.batch_size))
+            new = {child.id: child for child in written if child is not None and child.id not in seen}
+            seen.update(new)
+            n_idle = 0 if new else n_idle + 1
+            for child in new.values():
+                mean = (await study.evaluate([child], dev)).means()[0]
+                if mean > best_mean:
+                    best, best_mean = child, mean
+                    study.propose(best)
+        return best
+
+    def _n_dev(self, n_calls: int) -> int:
+        return self.n_dev or max(24, round(2 * math.sqrt(n_calls)))
+
+    async def _variation(self, study: Study, _: int) -> Candidate | None:
+        text = await study.write(
+            VARY,
+            "prompt",
+            description=study.task.description or "see the instruction",
+            instruction=study.initial.prompt.instruction,
+            demands=study.demands,
+        )
+        if text is None:
+            return None
+        n_shots = int(study.rng.integers(0, self.max_shots + 1))
+        rows = [study.task.train[i] for i in study.rng.permutation(len(study.task.train))[:n_shots]]
+        shots = [demonstrate(study.task, row, plain_output(text, row)) for row in rows]
+        return study.candidate(text, shots, parents=[study.initial], operator="variation")

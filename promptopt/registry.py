@@ -1,0 +1,176 @@
+"""Finds search strategies by name, and reads their options.
+
+A strategy is a frozen dataclass of hyperparameters with `optimize(study)`. Its fields are the option
+schema. Others come from the entry-point group `promptopt.optimizers`, or from `path.py:Name`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from promptopt.errors import ConfigError, nearest
+from promptopt.study import Study
+from promptopt.types import Candidate, Role
+
+BUILT_IN: Mapping[str, str] = types.MappingProxyType(
+    {
+        "capo": "promptopt.optimizers.capo:Capo",
+        "random": "promptopt.optimizers.random_search:RandomSearch",
+    }
+)
+AUTO = "capo"
+
+
+class Optimizer(Protocol):
+    """A search strategy: a frozen dataclass whose fields are its options.
+
+    Obligations: `optimize` touches nothing but the study; it prints nothing, catches no budget or
+    provider error, and calls `study.propose` whenever its incumbent changes.
+    """
+
+    source: ClassVar[str]
+    requires: ClassVar[frozenset[str]]
+    when: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, object]]]
+
+    def minimum_calls(self) -> int:
+        """Return the answers below which the strategy refuses to start."""
+        ...
+
+    def forecast(self, n_calls: int) -> Mapping[Role, int]:
+        """Return the expected answers by role for a search of `n_calls`."""
+        ...
+
+    async def optimize(self, study: Study) -> Candidate:
+        """Return the best candidate found."""
+        ...
+
+
+def optimizer_names() -> tuple[str, ...]:
+    """Return the names of all installed strategies."""
+    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group="promptopt.optimizers"))}))
+
+
+def optimizer_class(name: str) -> type[Any]:
+    """Return the class of a strategy by name, or from `path.py:Name`.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest.
+    """
+    if ".py:" in name:
+        return _from_file(name)
+    installed = {entry.name: entry.value for entry in entry_points(group="promptopt.optimizers")}
+    target = {**installed, **BUILT_IN}.get(name)
+    if target is None:
+        raise ConfigError(f"optimizer {name!r} is unknown: {nearest(name, optimizer_names())}")
+    module, _, attribute = target.partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def make_optimizer(name: str, options: Mapping[str, str]) -> tuple[str, Optimizer]:
+    """Return the name and the strategy that `name` means (`auto` picks), with its options read from text.
+
+    Raises:
+        ConfigError: an option is unknown, has no such value, or a size cannot work.
+    """
+    name = AUTO if name == "auto" else name
+    cls = optimizer_class(name)
+    kinds = _option_types(cls)
+    values: dict[str, object] = {}
+    given = dict(options)
+    preset = given.pop("preset", None)
+    if preset is not None:
+        presets = getattr(cls, "presets", {})
+        if preset not in presets:
+            raise ConfigError(f"optimizer {name!r} has no preset {preset!r}: {nearest(preset, presets)}")
+        values.update(presets[preset])
+    for key, text in given.items():
+        if key not in kinds:
+            raise ConfigError(f"optimizer {name!r} has no option {key!r}: {nearest(key, (*kinds, 'preset'))}")
+        values[key] = _read(text, kinds[key], f"{name}.{key}")
+    optimizer: Optimizer = cls(**values)
+    return name, optimizer
+
+
+def describe_options(cls: type[Any]) -> list[tuple[str, str, str]]:
+    """Return (name, default, meaning) of each option, from the class and its docstring."""
+    meanings = dict(re.findall(r"^ {4,8}(\w+): (.+(?:\n {12,}.+)*)", inspect.getdoc(cls) or "", re.MULTILINE))
+    meanings = {key: " ".join(text.split()) for key, text in meanings.items()}
+    return [
+        (field.name, "None" if field.default is None else str(field.default), meanings.get(field.name, ""))
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def options_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the options of a strategy as plain values, for the journal and the result."""
+    return dataclasses.asdict(typing.cast(Any, optimizer))
+
+
+def load_attribute(spec: str, what: str) -> Any:
+    """Return what `path.py:name` names.
+
+    Raises:
+        ConfigError: the file is missing or does not import, or has no such name.
+    """
+    path_text, _, attribute = spec.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise ConfigError(f"{what} {spec!r}: there is no file {path}")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's; its error is re-raised as ours
+        raise ConfigError(f"{what} {spec!r}: {path} does not import: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        names = (name for name in vars(module) if not name.startswith("_"))
+        raise ConfigError(f"{what} {spec!r}: {path} has no {attribute!r}: {nearest(attribute, names)}")
+    return getattr(module, attribute)
+
+
+def _from_file(spec: str) -> type[Any]:
+    found = load_attribute(spec, "optimizer")
+    if not (inspect.isclass(found) and dataclasses.is_dataclass(found) and hasattr(found, "optimize")):
+        raise ConfigError(f"optimizer {spec!r} must be a dataclass with `async def optimize(self, study)`")
+    return found
+
+
+def _option_types(cls: type[Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _read(text: str, kind: Any, what: str) -> object:
+    """Return `text` read as `kind`: int, float, bool, str, a Literal, or one of these or None."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        arms = typing.get_args(kind)
+        if text.lower() == "none" and type(None) in arms:
+            return None
+        return _read(text, next(arm for arm in arms if arm is not type(None)), what)
+    if typing.get_origin(kind) is Literal:
+        choices: Sequence[str] = typing.get_args(kind)
+        if text not in choices:
+            raise ConfigError(f"{what}={text}: {nearest(text, choices)}")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{what}={text}; write true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{what}={text}; it must be a number ({kind.__name__})") from error
