@@ -7,7 +7,10 @@ children race on blocks of dev examples, where longer prompts carry a penalty.
 Deviations from the paper, all switchable where they change results:
 - The race is the sound one of `promptopt.racing`; `race="paper"` takes the paired t-test at alpha = .2.
 - One initial prompt instead of a written pool: the model writes the other members from it.
-- Sizes scale to the budget unless they are given; `preset=paper` takes the published ones.
+- Sizes scale to the budget unless they are given; `preset=paper` takes the published ones. With few calls
+  many children on few examples find more than few children on many (measured: docs/simulator.md).
+- The model that writes the first population sees five examples of train (`n_shown=0`: the paper's way).
+- The first members get 0 to `max_shots` demonstrations, evenly spread; the paper draws each number at random.
 - The incumbent is chosen by mean score over all evaluated dev examples, shrunk towards the population's
   mean, since a newcomer with one lucky block would otherwise win; the paper does not shrink.
 - A reply without tags is asked for once more and then discarded, never taken as an instruction.
@@ -27,8 +30,9 @@ import numpy as np
 
 from promptopt.demonstration import demonstrate, not_shown, plain_output
 from promptopt.errors import ConfigError
-from promptopt.racing import PairedT
+from promptopt.racing import Betting, PairedT
 from promptopt.study import Study
+from promptopt.template import render_demo
 from promptopt.types import Candidate, Demo, Example, Role
 
 VARY = """You improve instructions for a language model.
@@ -38,7 +42,7 @@ Here is an instruction for this task:
 <prompt>
 {instruction}
 </prompt>
-
+{examples}
 Write another instruction for the same task that might work better: clear, complete, your own approach.
 {demands}
 Put the instruction between <prompt> and </prompt>."""
@@ -81,10 +85,13 @@ class Capo:
         population_size: members kept after each step (paper: 10); None = scaled to the budget.
         n_crossovers: children per step (paper: 4); None = scaled to the budget.
         max_shots: most demonstrations of a prompt; 0 = none at all.
+        n_shown: examples of train that the model sees when it writes the first population (paper: 0).
         n_dev: dev examples to race on; None = scaled to the budget, at most all.
         block_size: examples per block of a race (paper: 30); None = chosen from their number.
         max_blocks: most blocks of a race (paper: 10); None = all.
         length_penalty: score that a prompt of the reference length loses in races (gamma).
+        alpha: chance of losing a survivor in a sound race, per pair of survivor and rival.
+        eps: score difference in a sound race below which it does not matter who survives.
         race: sound = betting test without replacement; paper = paired t-test, alpha = .2, no correction.
         shuffles_blocks: False = the same order in every race, the last incomplete block left out (paper).
         has_reasoning: demonstrations carry the model's own reply where it is right.
@@ -95,10 +102,13 @@ class Capo:
     population_size: int | None = None
     n_crossovers: int | None = None
     max_shots: int = 5
+    n_shown: int = 5
     n_dev: int | None = None
     block_size: int | None = None
     max_blocks: int | None = None
     length_penalty: float = 0.05
+    alpha: float = 0.2
+    eps: float = 0.03
     race: Literal["sound", "paper"] = "sound"
     shuffles_blocks: bool = True
     has_reasoning: bool = True
@@ -113,7 +123,7 @@ class Capo:
             "paper": MappingProxyType(
                 {
                     **{"population_size": 10, "n_crossovers": 4, "block_size": 30, "max_blocks": 10},
-                    **{"race": "paper", "shuffles_blocks": False, "shrinkage": 0.0, "n_dev": 10**9},
+                    **{"race": "paper", "shuffles_blocks": False, "shrinkage": 0.0, "n_dev": 10**9, "n_shown": 0},
                 }
             )
         }
@@ -125,7 +135,7 @@ class Capo:
             raise ConfigError(f"population_size={self.population_size}; crossover needs at least 2")
         if self.n_crossovers is not None and self.n_crossovers < 1:
             raise ConfigError(f"n_crossovers={self.n_crossovers}; a step needs at least 1 child")
-        for name in ("max_shots", "length_penalty", "shrinkage"):
+        for name in ("max_shots", "n_shown", "length_penalty", "shrinkage"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}; it must not be negative")
         for name in ("n_dev", "block_size", "max_blocks", "patience"):
@@ -157,45 +167,52 @@ class Capo:
         n_idle = 0
         while n_idle < self.patience:
             children = await self._mutate(study, await self._crossover(study, population, c))
-            new = [child for child in children if child.id not in seen]
-            seen.update(child.id for child in new)
+            new = {child.id: child for child in children if child.id not in seen}
+            seen.update(new)
             n_idle = 0 if new else n_idle + 1
-            population = await self._race(study, [*population, *new], mu, dev, longest)
+            population = await self._race(study, [*population, *new.values()], mu, dev, longest)
             study.propose(self._best(study, population, dev))
         return self._best(study, population, dev)
 
     def _sizes(self, n_calls: int) -> tuple[int, int, int]:
         """Return population size, children per step and dev examples for a search of `n_calls`."""
-        mu = self.population_size or min(10, max(3, round(n_calls / 150)))
-        c = self.n_crossovers or max(2, round(0.4 * mu))
-        n_dev = self.n_dev or max(24, round(2 * math.sqrt(n_calls)))
+        mu = self.population_size or min(10, max(4, round(math.sqrt(n_calls) / 6)))
+        c = self.n_crossovers or mu
+        n_dev = self.n_dev or max(20, round(math.sqrt(n_calls)))
         return mu, c, n_dev
 
     async def _initial_population(self, study: Study, mu: int) -> list[Candidate]:
         """Return the user's prompt, and members that the model writes from it, with demonstrations."""
         initial = study.initial
 
-        async def member(branch: Study, _: int) -> Candidate | None:
+        async def member(branch: Study, i_member: int) -> Candidate | None:
             text = await branch.write(
                 VARY,
                 "prompt",
                 description=_description(branch),
                 instruction=initial.prompt.instruction,
+                examples=self._shown_examples(branch),
                 demands=branch.demands,
             )
             if text is None:
                 return None
-            n_shots = int(branch.rng.integers(0, self.max_shots + 1))
+            n_shots = round(self.max_shots * i_member / (mu - 1))
             shots = await self._make_shots(branch, text, n_shots, ())
             return branch.candidate(text, shots, parents=[initial], operator="variation")
 
-        written = await study.map(member, range(mu - 1))
+        written = await study.map(member, range(1, mu))
         members = {initial.id: initial} | {child.id: child for child in written if child is not None}
         if len(members) < 2:  # a model that only echoes: demonstrations still make a second member
             shots = await self._make_shots(study, initial.prompt.instruction, self.max_shots, ())
             second = study.candidate(initial.prompt.instruction, shots, parents=[initial], operator="shots")
             members |= {second.id: second} if second else {}
         return list(members.values())
+
+    def _shown_examples(self, study: Study) -> str:
+        """Return examples of train for the model that writes the first population; "" if none are wanted."""
+        rows = [study.task.train[i] for i in study.rng.permutation(len(study.task.train))[: self.n_shown]]
+        shown = (render_demo(demonstrate(study.task, row, row.target or "")) for row in rows)
+        return "\n\n".join(["\nExamples with their right outputs:", *shown, ""]) if rows else ""
 
     async def _crossover(self, study: Study, population: Sequence[Candidate], c: int) -> list[_Draft]:
         """Return `c` drafts merged from random pairs, with half of both parents' demonstrations."""
@@ -263,7 +280,7 @@ class Capo:
             members,
             keep=mu,
             examples=dev,
-            rule=PairedT() if self.race == "paper" else None,
+            rule=PairedT() if self.race == "paper" else Betting(self.alpha, self.eps, protect="each"),
             penalties=[self.length_penalty * study.tokens(member) / max(1, longest) for member in members],
             block=self.block_size,
             max_blocks=self.max_blocks,

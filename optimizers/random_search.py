@@ -89,7 +89,7 @@ class RandomSearch:
         return best
 
     def _n_dev(self, n_calls: int) -> int:
-        return self.n_dev or max(24, round(2 * math.sqrt(n_calls)))
+        return self.n_dev or max(20, round(math.sqrt(n_calls)))
 
     async def _variation(self, study: Study, _: int) -> Candidate | None:
         text = await study.write(

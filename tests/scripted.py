@@ -12,7 +12,7 @@ from pathlib import Path
 from promptopt.config import Settings
 from promptopt.evaluation import RunState
 from promptopt.journal import Journal
-from promptopt.ledger import Lease
+from promptopt.ledger import Lease, limit_of
 from promptopt.plan import Plan, make_plan
 from promptopt.run import Run
 from promptopt.study import SearchSize, Study
@@ -87,7 +87,7 @@ def make_study(
     transport: Scripted, *, task: Task | None = None, n_calls: int = 10**6, seed: int = 0
 ) -> tuple[Study, RunState]:
     """Return the root study of a run that journals in memory, and its state."""
-    settings = Settings(model="sim", budget=Budget(calls=n_calls), proof_examples=0, seed=seed)
+    settings = Settings(model="sim", budget=Budget(calls=10**6), proof_examples=0, seed=seed)
     plan = make_plan(task or make_task(), settings)
     state = Run(plan, transports={"sim": transport})._make_state(Journal(None))
-    return Study(state, Lease(plan.limit), SearchSize(n_calls)), state
+    return Study(state, Lease(limit_of(None, n_calls, None)), SearchSize(n_calls)), state

@@ -54,7 +54,7 @@ def test_same_result_at_any_concurrency_and_latency(tmp_path: Path, name: str, b
         assert got == expected
 
 
-@pytest.mark.parametrize("calls", range(100, 140, 3))
+@pytest.mark.parametrize("calls", range(150, 190, 3))
 def test_budget_of_calls_ends_anywhere_with_one_winner(tmp_path: Path, calls: int) -> None:
     budget = Budget(calls=calls)
     expected = run(tmp_path / "alone", concurrency=1, latency_seed=None, budget=budget, name="capo")
