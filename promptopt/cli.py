@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from promptopt.config import Settings
     from promptopt.result import Result
+    from promptopt.run import Run
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -35,8 +38,8 @@ def optimize(
     optimizer_model: Annotated[str | None, typer.Option(help="model that writes prompts; else --model")] = None,
     judge_model: Annotated[str | None, typer.Option(help="model that judges; else --model")] = None,
     api_base: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")] = None,
-    price_in: Annotated[float | None, typer.Option(help="dollars per million input tokens")] = None,
-    price_out: Annotated[float | None, typer.Option(help="dollars per million output tokens")] = None,
+    price_in: Annotated[str | None, typer.Option(help="dollars per million input tokens")] = None,
+    price_out: Annotated[str | None, typer.Option(help="dollars per million output tokens")] = None,
     input_: Annotated[str | None, typer.Option("--input", help="column of the input text")] = None,
     target: Annotated[str | None, typer.Option(help="column of the right answers [target]")] = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars, proof included")] = None,
@@ -59,9 +62,12 @@ def optimize(
     the same --out goes on with it. Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
     from promptopt import config
+    from promptopt.errors import ConfigError
     from promptopt.types import Budget
 
-    usd = None if budget_usd is None else config.decimal(budget_usd, "--budget-usd")
+    if dry_run and as_json:
+        raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
+    usd = None if budget_usd is None else config.number(budget_usd, "--budget-usd")
     settings = config.Settings(
         model=model,
         optimizer=optimizer,
@@ -70,8 +76,8 @@ def optimize(
         optimizer_model=optimizer_model,
         judge_model=judge_model,
         api_base=api_base,
-        price_in=price_in,
-        price_out=price_out,
+        price_in=None if price_in is None else config.number(price_in, "--price-in"),
+        price_out=None if price_out is None else config.number(price_out, "--price-out"),
         proof_examples=proof_examples,
         seed=seed,
         concurrency=concurrency,
@@ -126,13 +132,15 @@ def metrics() -> None:
     _print("auto: picked by looking at the targets (the default)")
     for name, meaning in METRICS.items():
         _print(f"{name}: {meaning}")
-    _print("path.py:function: your own; f(reply, example) -> score in [0, 1], or (score, feedback)")
 
 
 def main() -> None:
     """Run the command line; every error of ours is one message, without a traceback."""
     from promptopt.errors import ConfigError, PromptoptError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
     try:
         app()
     except ConfigError as error:
@@ -142,8 +150,11 @@ def main() -> None:
         _complain(error)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; answers that had arrived are kept\n")
+        sys.stderr.write("interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
 
 
 def _run(
@@ -159,31 +170,53 @@ def _run(
     from promptopt import run as runs
     from promptopt.screen import Screen
 
-    screen = Screen(is_quiet=quiet or as_json)
     plan, front_matter = runs.prepare(prompt_file, data, settings, **data_options)
     if dry_run:
-        Screen().plan(plan)
+        Screen(err=sys.stdout).plan(plan)
         return None
-    screen.plan(plan)
-    run = runs.Run(plan, front_matter=front_matter)
-    result = runs.run_in_thread(run, screen.watch)
-    screen.end_watch(run)
+    screen = Screen(is_quiet=quiet or as_json)
+    run = runs.Run(plan, front_matter=front_matter, announce=screen.start)
+    try:
+        result = runs.run_in_thread(run, screen.watch)
+    except KeyboardInterrupt:
+        screen.end_watch(run)
+        _leave_at_once(run)
+    finally:
+        screen.end_watch(run)
     if as_json:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         sys.stdout.write(result.to_json())
     else:
-        screen.result(result, plan)
+        screen.result(result, run)
+    if result.status == "failed":
+        _complain(result.reason)
     return result
+
+
+def _leave_at_once(run: Run) -> NoReturn:
+    """End the process without waiting for calls in flight, nor for threads of the user's functions."""
+    sys.stderr.write(
+        "interrupted at once; answers that had arrived are kept. "
+        f"To go on, run the same command with --out {run.folder}\n"
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _options(pairs: list[str]) -> dict[str, str]:
     from promptopt.errors import ConfigError
 
-    options = {}
+    options: dict[str, str] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
         if not sign or not key:
             raise ConfigError(f"--set {pair}: write it as name=value")
-        options[key.strip().replace("-", "_")] = value.strip()
+        if key in options:
+            raise ConfigError(f"--set {key} stands twice; give each option once")
+        options[key] = value.strip()
     return options
 
 
@@ -191,7 +224,7 @@ def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: object) -> None:
     from promptopt.screen import clean
 
     sys.stderr.write(f"error: {clean(str(error))}\n")

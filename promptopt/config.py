@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from promptopt import data, promptfile, template
-from promptopt.errors import ConfigError
+from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
 from promptopt.task import Task
-from promptopt.types import Budget, Prompt
+from promptopt.types import Budget, Metric, Prompt
 
 DEFAULT_CALLS = 1000
+DATA_OPTIONS = ("metric", "target", "input", "description")
 
 
 @dataclass(frozen=True)
@@ -58,26 +61,32 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is spent."""
-        positive: dict[str, Any] = {
-            "--concurrency": self.concurrency,
-            "--max-tokens": self.max_tokens,
-            "--max-prompt-tokens": self.max_prompt_tokens,
-            "--budget-usd": self.budget.usd,
-            "--budget-calls": self.budget.calls,
-            "--budget-tokens": self.budget.tokens,
-            "--budget-seconds": self.budget.seconds,
+        budget = self.budget
+        counts = {
+            "--concurrency": (self.concurrency, 1),
+            "--max-tokens": (self.max_tokens, 1),
+            "--max-prompt-tokens": (self.max_prompt_tokens, 1),
+            "--budget-calls": (budget.calls, 1),
+            "--budget-tokens": (budget.tokens, 1),
+            "--proof-examples": (self.proof_examples, 0),
+            "--seed": (self.seed, 0),
         }
-        for name, value in positive.items():
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} is {value}; it must be above 0")
-        for name, value in {"--proof-examples": self.proof_examples, "--seed": self.seed}.items():
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; it must not be negative")
+        for name, (count, least) in counts.items():
+            _check_count(name, count, least)
+        for name, amount in {"--budget-usd": budget.usd, "--budget-seconds": budget.seconds}.items():
+            if amount is not None and not number(amount, name) > 0:
+                raise ConfigError(f"{name} is {amount}; it must be above 0")
         if (self.price_in is None) != (self.price_out is None):
             raise ConfigError("give both --price-in and --price-out, in dollars per million tokens")
         for name, price in {"--price-in": self.price_in, "--price-out": self.price_out}.items():
-            if price is not None and not (price >= 0 and Decimal(str(price)).is_finite()):
+            if price is not None and not number(price, name) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
+        if self.api_base is not None and not re.match(r"https?://[^/\s]", self.api_base):
+            raise ConfigError(f"--api-base is {self.api_base!r}; write it like http://127.0.0.1:8000/v1")
+        for name in ("model", "optimizer_model", "judge_model"):
+            if (model := getattr(self, name)) is not None and not model.strip():
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(f"{flag} is empty; write any litellm name, or sim for the built-in simulator")
 
     @property
     def prices(self) -> tuple[Decimal, Decimal] | None:
@@ -93,6 +102,30 @@ class Settings:
         return replace(self, budget=Budget(calls=DEFAULT_CALLS))
 
 
+def number(value: object, name: str) -> Decimal:
+    """Return a number that a user gave, as text or as a number, exactly.
+
+    Raises:
+        ConfigError: it is none, or is not finite.
+    """
+    try:
+        exact = Decimal(str(value))
+    except InvalidOperation:
+        raise ConfigError(f"{name} is {value!r}; write a number, such as 2 or 0.50") from None
+    if not exact.is_finite():
+        raise ConfigError(f"{name} is {value}; write a finite number")
+    return exact
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; write a whole number")
+    if value < least:
+        raise ConfigError(f"{name} is {value}; it must be {'above 0' if least else 'at least 0'}")
+
+
 def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:
     """Return the prompt of a file (Path), of text in its format (str), or as it is.
 
@@ -101,7 +134,55 @@ def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:
     """
     if isinstance(prompt, Prompt):
         return promptfile.PromptFile(replace(prompt, instruction=normal_form(prompt.instruction)), {}, "")
-    return promptfile.read(prompt) if isinstance(prompt, Path) else promptfile.parse(prompt)
+    if isinstance(prompt, Path):
+        return promptfile.read(prompt)
+    if re.fullmatch(r"\S+\.(md|txt|markdown|prompt)", prompt.strip()):
+        raise ConfigError(f"the prompt is {prompt!r}, which looks like a path; give Path({prompt!r}), or text")
+    return promptfile.parse(prompt)
+
+
+def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = None) -> Task:
+    """Return `task` with the prompt of a file as the one to improve; `source` is the file, None = no file.
+
+    Raises:
+        ConfigError: prompt and columns do not go together; with file and line where a placeholder is wrong.
+    """
+    try:
+        return task.with_initial(file.prompt)
+    except ConfigError as error:
+        raise ConfigError(_placed(str(error), file.prompt, task.columns, source)) from error
+
+
+def name_front_matter(message: str, settings: Mapping[str, str], front_matter: str, source: str) -> str:
+    """Return `message` with the line of the front matter whose value it complains of, if there is one."""
+    for key in ("metric", "target", "input"):
+        if key in settings and (repr(settings[key]) in message or f"--{key} {settings[key]}:" in message):
+            lines = front_matter.split("\n")
+            i_line = next((i for i, line in enumerate(lines, start=1) if re.match(rf"{key}\s*:", line)), 1)
+            place = source if "\n" not in source else "prompt"
+            return f"{place}:{i_line}: {message}"
+    return message
+
+
+def _placed(message: str, prompt: Prompt, columns: tuple[str, ...], source: str | None) -> str:
+    """Return `message` with the file, and the line of the first placeholder that names no column."""
+    if source is None:
+        return message
+    try:
+        lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
+    except OSError:
+        lines = prompt.instruction.split("\n")
+    is_body = lines[0].rstrip() != "---"
+    for i_line, line in enumerate(lines, start=1):
+        if not is_body:
+            is_body = i_line > 1 and line.rstrip() == "---"
+            continue
+        try:
+            template.placeholders(line, columns)
+        except ConfigError as error:
+            if str(error) == message:
+                return f"{source}:{i_line}: {message}"
+    return f"{source}: {message}"
 
 
 def load_task(
@@ -128,27 +209,13 @@ def load_task(
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
-    from promptopt.tasks import bundled, metrics
-
-    path, name = Path(source), str(source)
-    settings: Mapping[str, str] = {}
-    if not path.exists() and name in bundled.names():
-        path = bundled.folder(name)
-        settings = promptfile.read(path / bundled.PROMPT).settings
-    elif not path.exists():
-        known = ", ".join(bundled.names())
-        raise ConfigError(f"--data {name}: no such file or folder, nor a bundled task ({known})")
-    else:
-        name = path.resolve().stem
+    path, name, settings = _find_data(source)
     metric = settings.get("metric", metric) if metric == "auto" else metric
     rows = data.load(path, seed=seed, target=target, input=input)
     notes = list(rows.notes)
-    targets = [example.target for example in (*rows.train, *rows.dev, *rows.test)]
-    if metric == "auto":
-        chosen, reason = metrics.choose(targets)
+    chosen, reason = _metric(metric, rows, path)
+    if reason:
         notes.append(f"metric {chosen.name}: {reason}")
-    else:
-        chosen = metrics.load(metric, targets)
     task = Task(
         name=name,
         metric=chosen,
@@ -161,19 +228,35 @@ def load_task(
     return task, tuple(notes)
 
 
-def decimal(text: str, what: str) -> Decimal:
-    """Return a number that a user wrote, exactly.
+def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
+    """Return where the data lies, its short name, and what a bundled task says of itself."""
+    from promptopt.tasks import bundled
 
-    Raises:
-        ConfigError: it is none.
-    """
+    path, name = Path(source), str(source)
     try:
-        number = Decimal(text)
-    except InvalidOperation:
-        raise ConfigError(f"{what} is {text!r}; write a number, such as 2 or 0.50") from None
-    if not number.is_finite():
-        raise ConfigError(f"{what} is {text!r}; write a finite number")
-    return number
+        is_there = path.exists() and name != ""
+    except OSError as error:
+        raise ConfigError(f"--data {name[:80]!r}: cannot be read ({error.strerror}); check the path") from error
+    if is_there:
+        return path, path.resolve().stem, {}
+    if name not in bundled.names():
+        hint = nearest(name, bundled.names())
+        raise ConfigError(f"--data {name!r}: no such file or folder, nor a bundled task; {hint}")
+    path = bundled.folder(name)
+    return path, name, promptfile.read(path / bundled.PROMPT).settings
+
+
+def _metric(name: str, rows: data.Dataset, path: Path) -> tuple[Metric, str]:
+    """Return the metric and, if `auto` picked it, why."""
+    from promptopt.tasks import metrics
+
+    targets = [example.target for example in (*rows.train, *rows.dev, *rows.test)]
+    if name == "auto":
+        return metrics.choose(targets)
+    try:
+        return metrics.load(name, targets), ""
+    except ConfigError as error:
+        raise (ConfigError(f"{path}: {error}") if name in metrics.METRICS else error) from error
 
 
 def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | None) -> str:
@@ -183,9 +266,70 @@ def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | 
         return named
     if "input" in columns or len(columns) == 1:
         return "input" if "input" in columns else columns[0]
-    if prompt is not None and template.placeholders(prompt.instruction, columns):
+    if prompt is not None and _has_placeholder(prompt, columns):
         return columns[0]
     raise ConfigError(
         f"the prompt has no placeholder and the data has several columns ({', '.join(columns)}); "
         "write {{column}} where the input belongs, or name it with --input"
     )
+
+
+def _has_placeholder(prompt: Prompt, columns: tuple[str, ...]) -> bool:
+    try:
+        return bool(template.placeholders(prompt.instruction, columns))
+    except ConfigError:  # a wrong one: `set_initial` says so, with its line
+        return True
+
+
+def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Raise ConfigError unless only the budget differs, and only upwards."""
+    changed = [key for key in wanted if key != "budget" and known.get(key) != wanted[key]]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run of another configuration "
+            f"({'; '.join(part for key in changed for part in _differences(key, known.get(key), wanted[key]))}); "
+            "choose another --out, or repeat the command that made it"
+        )
+    for key, new in wanted["budget"].items():
+        old = known["budget"][key]
+        if old != new and (old is None or (new is not None and Decimal(new) < Decimal(old))):
+            raise ConfigError(
+                f"{folder} was run with budget {key} {old or 'not limited'}, now {new}; a budget may be raised, "
+                "not lowered: give at least that, or choose another --out"
+            )
+
+
+def _differences(key: str, old: Any, new: Any) -> list[str]:
+    """Return in words how a part of the configuration differs; digests mean nothing to a reader."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = dict.fromkeys((*old, *new))
+        parts = [_differences(f"{key} {name}", old.get(name), new.get(name)) for name in names]
+        return [part for row in parts for part in row]
+    if old == new:
+        return []
+    if key in ("data", "prompt", "metric file", "optimizer file"):
+        return [f"{key}: its content differs"]
+    return [f"{key}: {old!r} there, {new!r} now"]
+
+
+def command_of(source: Mapping[str, str], settings: Settings) -> str:
+    """Return the command that runs it again into another folder; "" for a Task made in Python."""
+    if "data" not in source:
+        return ""
+    words = ["promptopt", "optimize", source.get("prompt_file", "PROMPT_FILE"), "--data", source["data"]]
+    flags = {key: source[key] for key in DATA_OPTIONS if key in source}
+    flags |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
+    skipped = ("budget", "options", "out")
+    flags |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
+    for key, value in flags.items():
+        words += [] if value is None else [f"--{key}", str(value)]
+    for key, value in settings.options.items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def toml_value(value: Any) -> Any:
+    """Return `value` without None, and with dollars as exact text."""
+    if isinstance(value, Mapping):
+        return {key: toml_value(inner) for key, inner in value.items() if inner is not None}
+    return str(value) if isinstance(value, Decimal) else value

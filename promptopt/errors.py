@@ -26,6 +26,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_LISTED = 20
+
 
 class PromptoptError(Exception):
     """Root of the tree: catch it to catch everything that promptopt raises on purpose."""
@@ -117,4 +119,6 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "valid: " + ", ".join(names) if names else "there are none"
+    if not names:
+        return "there are none"
+    return "valid: " + ", ".join(names) if len(names) <= MAX_LISTED else "none is near"

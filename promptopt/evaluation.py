@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
 from inspect import iscoroutinefunction
@@ -31,9 +32,9 @@ from promptopt.providers import ModelSpec
 from promptopt.task import Task
 from promptopt.types import Candidate, Example, Message, Phase, Request, Response, Role, Score, digest
 
-# Above this share of missing cells in a batch, comparisons are no longer sound and the run ends.
+# Above this share of missing cells in a batch (and above one), comparisons are not sound and the run ends.
 MAX_MISSING = 0.1
-_N_ROUNDS = 3
+N_ROUNDS = 3  # a batch is asked for so often before its gaps count as missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,19 @@ class RunState:
     _counted: set[bytes] = field(default_factory=set)
 
     def meet(self, candidate: Candidate) -> int:
-        """Return the birth number of a candidate; a new one is journaled."""
+        """Return the birth number of a candidate; a new one is journaled.
+
+        Raises:
+            TaskError: the gate refuses it, and the strategy did not ask.
+        """
         birth = self.births.get(candidate.id)
         if birth is None:
+            reason = self.gate.refusal(candidate.prompt)
+            if reason is not None:
+                raise TaskError(
+                    f"the strategy uses a candidate that the gate refuses ({reason}); make candidates with "
+                    "study.candidate, which returns None for such"
+                )
             birth = self.births[candidate.id] = len(self.births)
             self.journal.add_candidate(candidate, birth)
         return birth
@@ -199,7 +210,7 @@ async def fill_cells(
         state.meet(candidate)
     fill = _fill_by_call if state.task.predict is None else _fill_by_function
     errors: dict[tuple[str, str], ProviderError] = {}
-    for _ in range(_N_ROUNDS):
+    for _ in range(N_ROUNDS):
         todo = [pair for pair in dict.fromkeys(pairs) if not _is_free(state, lease, pair)]
         todo = [pair for pair in todo if not isinstance(errors.get(_ids(pair)), CallRefused)]
         if not todo:
@@ -231,7 +242,7 @@ def _check_missing(
     causes = sorted({f"{type(errors[_ids(pair)]).__name__}: {errors[_ids(pair)]}" for pair in missing})
     ids = sorted({example.id for _, example in missing})
     state.journal.add_event("missing answers", path, len(state.cells), {"examples": ids, "causes": causes})
-    if len(missing) > MAX_MISSING * n_cells:
+    if len(missing) > max(1, MAX_MISSING * n_cells):
         raise TooManyMissing(
             f"{len(missing)} of {n_cells} answers are missing after retries ({causes[0]}); a comparison would not "
             "be sound. What was paid is kept: mend the cause, then run the same command to go on"
@@ -324,10 +335,11 @@ async def _fill_by_function(
     state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
 ) -> dict[tuple[str, str], ProviderError]:
     leases = lease.split(len(pairs))
-    runs = (
-        _predict(state, own, f"{path}/{i}", *pair) for i, (own, pair) in enumerate(zip(leases, pairs, strict=True))
-    )
-    outcomes = await asyncio.gather(*runs, return_exceptions=True)
+    # A thread for each: with fewer, calls that wait for money would keep others from ever starting.
+    with ThreadPoolExecutor(len(pairs), "predict") as threads:
+        rows = enumerate(zip(leases, pairs, strict=True))
+        runs = (_predict(state, own, threads, f"{path}/{i}", *pair) for i, (own, pair) in rows)
+        outcomes = await asyncio.gather(*runs, return_exceptions=True)
     lease.join()
     errors: dict[tuple[str, str], ProviderError] = {}
     for pair, outcome in zip(pairs, outcomes, strict=True):
@@ -343,23 +355,28 @@ async def _fill_by_function(
     return errors
 
 
-async def _predict(state: RunState, lease: Lease, path: str, candidate: Candidate, example: Example) -> str:
+async def _predict(
+    state: RunState, lease: Lease, threads: Executor, path: str, candidate: Candidate, example: Example
+) -> str:
     """Run the user's function for one cell; a sync one runs in a thread."""
     predict = state.task.predict
     assert predict is not None
     door = _Door(state, lease, path, (candidate.id, example.id))
     try:
-        if iscoroutinefunction(predict):
+        if iscoroutinefunction(predict) or iscoroutinefunction(type(predict).__call__):
             reply = await predict(candidate.prompt, example, door)
         else:
-            call = door.blocking(asyncio.get_running_loop())
-            reply = await asyncio.to_thread(predict, candidate.prompt, example, call)
+            loop = asyncio.get_running_loop()
+            reply = await loop.run_in_executor(threads, predict, candidate.prompt, example, door.blocking(loop))
     except PromptoptError:
         raise
     except Exception as error:  # the function is the user's; its error is re-raised as ours
         raise TaskError(f"predict raised on example {example.id!r}: {type(error).__name__}: {error}") from error
     finally:
-        lease.finish()
+        try:
+            await door.close()
+        finally:
+            lease.finish()
     if not isinstance(reply, str):
         raise TaskError(
             f"predict returned {type(reply).__name__} on example {example.id!r}; it must return the reply as str"
@@ -373,6 +390,8 @@ class _Door:
     def __init__(self, state: RunState, lease: Lease, path: str, ids: tuple[str, str]) -> None:
         self._state, self._lease, self._path, self._ids = state, lease, path, ids
         self._n_calls = 0
+        self._open: set[asyncio.Task[Response | ProviderError]] = set()
+        self._fatal: BaseException | None = None
 
     async def __call__(self, messages: str | Sequence[Mapping[str, str]]) -> Response:
         """Return the task model's answer to a text or to chat messages."""
@@ -382,10 +401,25 @@ class _Door:
         self._n_calls += 1
         sample = f"{self._state.seed}/0/{'/'.join(self._ids)}/{self._n_calls}"
         call = self._state.call(self._state.models["task"].request(asked, sample), "task", keeps_request=True)
-        outcome = (await ask_all(self._state, self._lease, self._path, [call]))[0]
+        task = asyncio.get_running_loop().create_task(self._ask(call))
+        self._open.add(task)
+        outcome = await asyncio.shield(task)
         if isinstance(outcome, ProviderError):
             raise outcome
         return outcome
+
+    async def _ask(self, call: Call) -> Response | ProviderError:
+        try:
+            return (await ask_all(self._state, self._lease, self._path, [call]))[0]
+        except PromptoptError as error:
+            self._fatal = self._fatal or error
+            raise
+
+    async def close(self) -> None:
+        """Await calls that the function left behind; raise what it must not swallow, such as a spent budget."""
+        await asyncio.gather(*self._open, return_exceptions=True)
+        if self._fatal is not None:
+            raise self._fatal
 
     def blocking(self, loop: asyncio.AbstractEventLoop) -> Callable[..., Response]:
         """Return the same door for code that runs in another thread."""

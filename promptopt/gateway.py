@@ -7,12 +7,13 @@ ProviderError; transient ones have been retried before. Budgets are held by the 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
@@ -25,13 +26,14 @@ from promptopt.errors import (
     TooManyMissing,
     TransientError,
 )
-from promptopt.journal import Journal
+from promptopt.journal import Journal, storable
 from promptopt.ledger import Stop
 from promptopt.providers import Transport
 from promptopt.types import Phase, Request, Response, Role
 
 # So many calls in a row that failed for good mean that the endpoint is down, not the request.
 MAX_FAILURES_IN_A_ROW = 20
+_STOP_CHECK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,13 @@ class Gateway:
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(self._retry.n_attempts - 1),
             wait=self._pause,
-            sleep=self._sleep,
+            sleep=functools.partial(self._wait, call),
             reraise=True,
         )
-        await self._sleep(self._pause_s(1, first))
         try:
+            if self._retry.n_attempts <= 1:
+                raise first
+            await self._wait(call, self._pause_s(1, first))
             return await retrying(self._attempt, call)
         except TransientError as error:
             self._n_failures_in_a_row += 1
@@ -157,6 +161,20 @@ class Gateway:
                     "check the endpoint, then run the same command to go on"
                 ) from error
             raise
+
+    async def _wait(self, call: Call, pause_s: float) -> None:
+        """Wait before the next attempt, but neither past the phase's time nor when the user asks to stop."""
+        deadline = self.deadlines.get(call.phase)
+        if deadline is not None:
+            pause_s = min(pause_s, max(0.0, deadline - time.monotonic()))
+        pause = asyncio.ensure_future(self._sleep(pause_s))
+        try:
+            while not pause.done():
+                self._stop.check()
+                await asyncio.wait({pause}, timeout=_STOP_CHECK_S)
+            await pause
+        finally:
+            pause.cancel()
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -179,10 +197,11 @@ class Gateway:
             await self._journal.committed()
             try:
                 response = await self._send(call, timeout_s)
-            except ProviderError as error:
+            except (ProviderError, BudgetExhausted) as error:
                 self._journal.end_attempt(attempt_id, type(error).__name__, str(error))
                 await self._journal.committed()
                 raise
+            response = replace(response, text=storable(response.text))  # live and journaled must be the same
             self._journal.end_attempt(attempt_id, "ok")
             kept = call.request.messages if call.keeps_request else None
             self._journal.add_answer(call.key, call.request.model, response, _as_json(kept))

@@ -17,6 +17,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -54,8 +55,9 @@ CREATE TABLE events (run_id INTEGER NOT NULL, path TEXT NOT NULL, number INTEGER
     kind TEXT NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (run_id, path, number, kind)) WITHOUT ROWID;
 """
 
-_INSERT_ANSWER = """INSERT OR IGNORE INTO answers (key, model, text, input_tokens, output_tokens, cached_tokens,
-    reasoning_tokens, cost_usd, latency_s, finish_reason, logprobs, request) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"""
+_INSERT_ANSWER = """INSERT INTO answers (key, model, text, input_tokens, output_tokens, cached_tokens,
+    reasoning_tokens, cost_usd, latency_s, finish_reason, logprobs, request) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
+    ON CONFLICT (key) DO NOTHING"""
 _SELECT_ANSWER = """SELECT text, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
     latency_s, finish_reason, logprobs FROM answers WHERE key = ?"""
 
@@ -87,13 +89,20 @@ class Journal:
         self._is_scheduled = False
         try:
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        try:
             self._open_schema()
             self._db.execute("INSERT OR IGNORE INTO runs (name, config) VALUES (?, '{}')", (run,))
             row = self._db.execute("SELECT run_id FROM runs WHERE name = ?", (run,)).fetchone()
+            self.run_id: int = row[0]
+            self._epoch = self._count_events("budget raised")
         except sqlite3.Error as error:
+            self._db.close()
             raise self._broken(error) from error
-        self.run_id: int = row[0]
-        self._epoch = self._count_events("budget raised")
+        except JournalError:
+            self._db.close()
+            raise
 
     def __enter__(self) -> Journal:
         """Return itself."""
@@ -327,7 +336,7 @@ class Journal:
         db.execute("PRAGMA synchronous = NORMAL")
 
     def _write(self, sql: str, values: Sequence[Any]) -> None:
-        self._pending.append((sql, values))
+        self._pending.append((sql, [storable(v) if isinstance(v, str) else v for v in values]))
 
     def _flush_for_waiters(self) -> None:
         self._is_scheduled = False
@@ -352,8 +361,8 @@ class Journal:
             for sql, values in rows:
                 self._db.execute(sql, values)
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
+        except (sqlite3.Error, ValueError, OverflowError) as error:  # the latter: a value that SQLite cannot hold
+            with suppress(sqlite3.Error):  # closed, or rolled back already
                 self._db.execute("ROLLBACK")
             raise self._broken(error) from error
 
@@ -363,8 +372,13 @@ class Journal:
         ).fetchone()
         return int(row[0])
 
-    def _broken(self, error: sqlite3.Error) -> JournalError:
+    def _broken(self, error: Exception) -> JournalError:
         return JournalError(
             f"{self.path}: {error}; check the disk and that the file is a journal of promptopt, "
             "or choose another --out folder"
         )
+
+
+def storable(text: str) -> str:
+    """Return `text` with halves of surrogate pairs replaced by `?`: UTF-8, and so SQLite, cannot hold them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

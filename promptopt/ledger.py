@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from decimal import ROUND_DOWN, Context, Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Context, Decimal
 from typing import NamedTuple
 
 from promptopt.errors import BudgetExhausted, Interrupted
 
 _ENDLESS = 2**62
 _FLOOR = Context(prec=28, rounding=ROUND_DOWN)
+# Dollars are kept in whole steps of this size, so that sums and differences are exact.
+_STEP_USD = Decimal("1e-12")
 
 
 class Amount(NamedTuple):
@@ -47,8 +49,16 @@ class Amount(NamedTuple):
 
     def share(self, n: int) -> Amount:
         """Return the n-th part, rounded down, never below nothing."""
-        usd = self.usd if self.usd.is_infinite() else _FLOOR.divide(self.usd, Decimal(n))
+        usd = self.usd
+        if usd.is_finite():
+            usd = _FLOOR.divide(usd, Decimal(n)).quantize(_STEP_USD, ROUND_DOWN)
         return Amount(max(0, self.calls // n), max(0, self.tokens // n), max(Decimal(0), usd))
+
+    def exact(self) -> Amount:
+        """Return this amount with dollars rounded up to a step in which sums are exact."""
+        if self.usd.is_infinite():
+            return self
+        return Amount(self.calls, self.tokens, self.usd.quantize(_STEP_USD, ROUND_UP))
 
     def fits(self, limit: Amount) -> bool:
         """Return whether no part of this amount is above `limit`."""
@@ -125,6 +135,13 @@ class Lease:
             lease = lease._scope.owner if lease._scope else None
         return False
 
+    def collect(self, charges: dict[bytes, Amount]) -> None:
+        """Add what was charged to this branch and those below it to `charges`, each answer once."""
+        charges.update(self._charges)
+        if self._inner is not None:
+            for lease in self._inner.leases:
+                lease.collect(charges)
+
     async def require(self, amount: Amount) -> None:
         """Return when `amount` is available, without holding it.
 
@@ -133,6 +150,7 @@ class Lease:
             Interrupted: the user asked to stop.
         """
         self.stop.check()
+        amount = amount.exact()
         while not amount.fits(self.available):
             await self._wait_for(amount)
             self.stop.check()
@@ -147,7 +165,7 @@ class Lease:
         await self.require(worst_cases[0])
         n, total, available = 0, Amount(), self.available
         for amount in worst_cases:
-            grown = total.plus(amount)
+            grown = total.plus(amount.exact())
             if not grown.fits(available):
                 break
             n, total = n + 1, grown
@@ -156,7 +174,8 @@ class Lease:
 
     def settle(self, key: bytes, worst_case: Amount, actual: Amount | None) -> None:
         """Release a held worst case and charge what the answer really took; None = no answer came."""
-        self._held = self._held.minus(worst_case)
+        self._release(worst_case.exact())
+        actual = None if actual is None else actual.exact()
         if actual is not None and not self.has(key):
             self._charges[key] = actual
             self._spent = self._spent.plus(actual)
@@ -188,13 +207,19 @@ class Lease:
 
     def is_idle(self) -> bool:
         """Return whether nothing is in flight in this branch."""
-        return self._held == Amount()
+        return self._held.calls == 0
+
+    def _release(self, worst_case: Amount) -> None:
+        """Give back what was held; with no call in flight nothing is held, whatever dollars were rounded."""
+        self._held = self._held.minus(worst_case)
+        if self.is_idle():
+            self._held = Amount()
 
     async def _wait_for(self, amount: Amount) -> None:
         """Wait for own settlements first, then ask the map that this lease is an item of."""
         self._n_waiting += 1
         try:
-            if self._held != Amount():
+            if not self.is_idle():
                 if self._wake is None or self._wake.is_set():
                     self._wake = asyncio.Event()
                 await self._wake.wait()
@@ -218,26 +243,29 @@ class _Scope:
         self._is_done = [False] * n
         self._asking: dict[int, tuple[Amount, asyncio.Future[None]]] = {}
         self._dealing: asyncio.Task[None] | None = None
+        self._n_waiters = [0] * n  # calls of an item that its entry in `_asking` speaks for
+        self._n_waking = [0] * n  # calls that were dealt to, but have not run since
 
     def spent(self) -> Amount:
         """Sum what the items spent, an answer that several of them used once."""
         charges: dict[bytes, Amount] = {}
-        extra = Amount()
         for lease in self.leases:
-            charges.update(lease._charges)
-            if lease._inner is not None:
-                extra = extra.plus(lease._inner.spent())
-        return _sum(charges.values()).plus(extra)
+            lease.collect(charges)
+        return _sum(charges.values())
 
     async def ask(self, i_item: int, amount: Amount) -> None:
         """Wait until item `i_item` has been dealt more; raise BudgetExhausted if it never will."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         before = self._asking.get(i_item)
-        if before is not None:  # several calls of one item wait: the largest speaks for all
-            amount, future = max(amount, before[0]), before[1]
-        self._asking[i_item] = (amount, future)
+        if before is not None:  # several calls of one item wait: the first speaks for all
+            future = before[1]
+        else:
+            future = asyncio.get_running_loop().create_future()
+            self._asking[i_item] = (amount, future)
+        self._n_waiters[i_item] += 1
         self.check()
         await asyncio.shield(future)
+        self._n_waking[i_item] -= 1
+        asyncio.get_running_loop().call_soon(self.check)
 
     def finish(self, i_item: int) -> None:
         """Note that an item is done."""
@@ -246,16 +274,22 @@ class _Scope:
 
     def check(self) -> None:
         """Deal as soon as every item is done, or waits with nothing in flight."""
-        if not self._asking or self._dealing is not None:
-            return
-        if all(
-            is_done or (i in self._asking and lease.is_idle())
-            for i, (is_done, lease) in enumerate(zip(self._is_done, self.leases, strict=True))
-        ):
+        if self._asking and self._dealing is None and self._is_quiet():
             self._dealing = asyncio.get_running_loop().create_task(self._deal())
 
+    def _is_quiet(self) -> bool:
+        return all(
+            is_done or (i in self._asking and lease.is_idle() and not self._n_waking[i])
+            for i, (is_done, lease) in enumerate(zip(self._is_done, self.leases, strict=True))
+        )
+
     async def _deal(self) -> None:
+        if not self._is_quiet():  # an item sent another call since; its settlement checks again
+            self._dealing = None
+            return
         asking = dict(sorted(self._asking.items()))
+        for i_item in asking:  # what is left of their shares goes back into the pool
+            self.leases[i_item].limit = self.leases[i_item].spent
         try:
             grants = self._grants(asking)
             if not grants:
@@ -264,15 +298,15 @@ class _Scope:
                 grants = self._grants(asking) or {i_first: amount}
         except (BudgetExhausted, Interrupted) as error:
             self._asking.clear()
+            self._n_waiters = [0] * len(self.leases)
             self._dealing = None
             for _, future in asking.values():
                 future.set_exception(type(error)(str(error)))
             return
         self._dealing = None
-        for i_item in asking:  # what was left of their shares went back into the pool
-            self.leases[i_item].limit = self.leases[i_item].spent
         for i_item, grant in grants.items():
             self.leases[i_item].limit = self.leases[i_item].spent.plus(grant)
+            self._n_waking[i_item], self._n_waiters[i_item] = self._n_waiters[i_item], 0
             self._asking.pop(i_item)[1].set_result(None)
 
     def _grants(self, asking: dict[int, tuple[Amount, asyncio.Future[None]]]) -> dict[int, Amount]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from decimal import ROUND_DOWN, Decimal
+from dataclasses import asdict, dataclass, field, replace
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
 from promptopt.ledger import Amount, limit_of
-from promptopt.providers import ModelSpec, find_model
+from promptopt.providers import ModelSpec, find_model, is_simulator
+from promptopt.simulator import landscape
 from promptopt.stats import smallest_provable_gain
 from promptopt.task import Task
 from promptopt.types import Budget, Candidate, Example, Message, Role, digest
@@ -26,15 +27,32 @@ GATE_SHARE = Decimal("0.1")
 MIN_DEV_FOR_HOLDOUT = 100
 MIN_CALLS_FOR_HOLDOUT = 1000
 N_FINALISTS = 3
-# What an answer usually takes, for forecasts only: tokens that demonstrations add, and output tokens.
-_EXPECTED_DEMO_TOKENS = 200
-_EXPECTED_OUTPUT = {False: 150, True: 1200}
-_EXPECTED_SECONDS = 2.0
+# What a call usually takes, for forecasts only. Measured on the bundled tasks with the simulator (words
+# besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on);
+# real models are wordier. Forecasts are within a factor of two on these tasks (tests/test_plan.py).
+_MOST_DEMOS, _CALLS_PER_DEMO = 2.5, 600
+_ANSWER_WORDS = {True: 12, False: 100}
+_WRITER_INPUT = 200
+_WRITER_WORDS = {True: 40, False: 150}
+_THINKING_TOKENS = 1000
+_EXPECTED_SECONDS = {True: 0.005, False: 2.0}
+_MOST_CALLS = 10**7
+# A strategy's own text in a request to the optimizer model, for the first such call's worst case.
+_WRITER_BYTES = 4000
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run is expected to take, and the most that it can; dollars None = a price is unknown."""
+    """What a run is expected to take, and the most that it can.
+
+    Args:
+        calls: expected answers of all roles, proof included.
+        expected_usd: an estimate; None = a price is unknown.
+        worst_usd: a bound; None = a price is unknown, or no limit of calls, tokens or dollars was given.
+        worst_tokens: a bound on input and output tokens; None = no limit was given.
+        smallest_provable: smallest gain, in [0, 1], that the proof can show; None = none.
+        n_proof: test examples of the proof; 0 = no proof.
+    """
 
     calls: int
     expected_usd: Decimal | None
@@ -57,6 +75,8 @@ class Plan:
         search_calls: answers that the search is expected to afford.
         concurrency: calls in flight at most, lowered where reservations allow fewer.
         notes: sentences for the screen.
+        data_digest: of all rows in their splits, before any was left out of the proof or held out.
+        source: where prompt and data came from, for config.toml.
     """
 
     task: Task
@@ -73,6 +93,8 @@ class Plan:
     forecast: Forecast
     concurrency: int
     notes: tuple[str, ...]
+    data_digest: str
+    source: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_simulated(self) -> bool:
@@ -82,20 +104,18 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed; the budget may be raised."""
         task = self.task
-        rows = [
-            [(e.id, dict(e.inputs), e.target) for e in split]
-            for split in (task.train, task.dev, task.test, self.holdout)
-        ]
         models = {role: _model_identity(spec) for role, spec in self.models.items()}
         budget = self.settings.budget
         return {
             "optimizer": self.optimizer_name,
+            "optimizer file": registry.source_digest(self.optimizer_name),
             "options": {key: str(value) for key, value in registry.options_of(self.optimizer).items()},
             "models": models,
             "task": task.name,
             "prompt": task.initial.id,
-            "data": digest(rows),
+            "data": self.data_digest,
             "metric": task.metric.name,
+            "metric file": str(getattr(task.metric, "digest", "")),
             "description": task.description,
             "input": task.input_column,
             "seed": self.settings.seed,
@@ -120,22 +140,22 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         said.append(f"optimizer {name}, picked by auto: the task has labels")
     _check_needs(name, optimizer, task)
     models = _models(settings)
-    limit = limit_of(_usd(settings.budget), settings.budget.calls, settings.budget.tokens)
     max_prompt_tokens = settings.max_prompt_tokens or max(2000, 4 * prompt_tokens(task.initial))
     if (n := prompt_tokens(task.initial)) > max_prompt_tokens:
         raise ConfigError(f"the prompt has about {n} tokens; raise --max-prompt-tokens above that")
-    worst = _worst_task_call(task, models["task"], max_prompt_tokens)
-    task, n_proof = _cut_test(task, settings, limit, worst, said)
-    proof_reserve = _times(worst, 2 * n_proof)
+    data_digest = _data_digest(task)
+    sizing = _Sizing(task, settings, models, optimizer, max_prompt_tokens)
+    limit = limit_of(_usd(settings.budget), settings.budget.calls, settings.budget.tokens)
+    n_proof = sizing.n_proof(limit)
+    _check_minimum(name, sizing, limit, n_proof)
+    task = _cut_test(task, settings, n_proof, said)
+    proof_reserve = _times(sizing.worst_task, 2 * n_proof)
     search_limit = limit.minus(proof_reserve)
-    search_calls = _affordable_calls(task, models, search_limit, settings)
-    task, holdout, gate_reserve = _hold_out(task, settings, search_limit, worst, search_calls, said)
+    search_calls = sizing.search_calls(search_limit)
+    task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_task, search_calls, said)
     search_calls -= gate_reserve.calls
-    _check_minimum(name, optimizer, search_calls, n_proof)
     if models["task"].is_noisy:
         said.append(f"{models['task'].name} takes no temperature 0: its answers count as noisy")
-    forecast = _forecast(task, models, optimizer, search_calls, n_proof, limit)
-    concurrency = _concurrency(settings.concurrency, search_limit, worst)
     return Plan(
         task=task,
         settings=settings,
@@ -148,16 +168,11 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         gate_reserve=gate_reserve,
         search_calls=search_calls,
         max_prompt_tokens=max_prompt_tokens,
-        forecast=forecast,
-        concurrency=concurrency,
+        forecast=sizing.forecast(limit, search_calls, n_proof, gate_reserve.calls),
+        concurrency=_concurrency(settings.concurrency, search_limit, sizing.worst_task, said),
         notes=tuple(said),
+        data_digest=data_digest,
     )
-
-
-def expected_amount(spec: ModelSpec, input_tokens: int) -> tuple[int, Decimal | None]:
-    """Return the tokens and dollars that a call with that input usually takes; an estimate."""
-    output = min(spec.max_tokens, _EXPECTED_OUTPUT[spec.is_reasoning])
-    return input_tokens + output, spec.price(input_tokens, output)
 
 
 def _models(settings: Settings) -> dict[Role, ModelSpec]:
@@ -168,11 +183,12 @@ def _models(settings: Settings) -> dict[Role, ModelSpec]:
     }
     models: dict[Role, ModelSpec] = {}
     for role, name in names.items():
-        is_own = not name.startswith("sim:") and name != "sim"
+        if is_simulator(name):
+            landscape(name.partition(":")[2] or "default")  # an unknown one must fail before any spending
         spec = find_model(
             name,
             role,
-            api_base=settings.api_base if is_own else None,
+            api_base=None if is_simulator(name) else settings.api_base,
             max_tokens=settings.max_tokens if role == "task" else None,
             prices=settings.prices if name == settings.model else None,
         )
@@ -199,13 +215,24 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
         raise ConfigError(f"optimizer {name!r} needs labels, and rows of the data have no target")
 
 
-def _check_minimum(name: str, optimizer: registry.Optimizer, search_calls: int, n_proof: int) -> None:
-    least = optimizer.minimum_calls()
-    if search_calls < least:
-        raise ConfigError(
-            f"the budget allows about {max(0, search_calls)} calls for the search, besides a proof on {n_proof} "
-            f"examples; {name} needs at least {least}: raise the budget or lower --proof-examples"
-        )
+def _check_minimum(name: str, sizing: _Sizing, limit: Amount, n_proof: int) -> None:
+    """Raise ConfigError, with the least budget that works, where the search cannot even start."""
+    search = limit.minus(_times(sizing.worst_task, 2 * n_proof))
+    if sizing.can_search(search):
+        return
+    budget = sizing.settings.budget
+    least = sizing.least_budget()
+    short = [
+        f"--budget-{key} {amount}"
+        for key, amount in least.items()
+        if (given := getattr(budget, key)) is not None and Decimal(str(given)) < Decimal(amount)
+    ]
+    n = max(0, sizing.search_calls(search))
+    raise ConfigError(
+        f"the budget is too small: besides a proof on {n_proof} examples it affords the search about {n} calls; "
+        f"{name} needs at least {sizing.optimizer.minimum_calls()}, and each is held at its worst case: give at "
+        f"least {' and '.join(short) or 'more'}" + (", or lower --proof-examples" if n_proof else "")
+    )
 
 
 def _usd(budget: Budget) -> Decimal | None:
@@ -227,27 +254,20 @@ def _worst_task_call(task: Task, spec: ModelSpec, max_prompt_tokens: int) -> Amo
     return spec.worst_case(spec.request((Message("system", text), Message("user", ""))))
 
 
-def _cut_test(task: Task, settings: Settings, limit: Amount, worst: Amount, said: list[str]) -> tuple[Task, int]:
-    """Return the task with the test examples of the proof, and their number."""
+def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> Task:
+    """Return the task with the test examples of the proof only, drawn by seed."""
     n_test = len(task.test)
-    wanted = settings.proof_examples
-    if wanted == 0 or n_test == 0:
+    if n_test == 0 or settings.proof_examples == 0:
         said.append("no proof: the gain on unseen data will not be known")
-        return replace(task, test=()), 0
-    share = limit if wanted is not None else _share(limit, PROOF_SHARE)
-    affordable = min(share.calls // 2, share.tokens // (2 * worst.tokens))
-    if limit.usd.is_finite() and worst.usd > 0:
-        affordable = min(affordable, int(share.usd / (2 * worst.usd)))
-    n_proof = min(n_test, affordable, wanted if wanted is not None else n_test)
-    if n_proof == 0:
+    elif n_proof == 0:
         said.append("no proof: its share of the budget affords not one test example")
     elif n_proof < n_test:
-        reason = "as asked" if n_proof == wanted else "30% of the budget affords no more"
+        reason = "as asked" if n_proof == settings.proof_examples else "30% of the budget affords no more"
         said.append(
             f"the proof takes {n_proof} of {n_test} test examples, drawn by seed {settings.seed} ({reason})"
         )
     order = np.random.default_rng([settings.seed, 1]).permutation(n_test)[:n_proof]
-    return replace(task, test=tuple(task.test[i] for i in sorted(order))), n_proof
+    return replace(task, test=tuple(task.test[i] for i in sorted(order)))
 
 
 def _hold_out(
@@ -277,62 +297,165 @@ def _share(limit: Amount, share: Decimal) -> Amount:
     return Amount(int(limit.calls * share), int(limit.tokens * share), usd)
 
 
-def _input_tokens(task: Task) -> int:
-    """Return the usual input tokens of a task call: the prompt, some demonstrations, an example."""
-    sizes = [sum(len(m.content) for m in task.render(task.initial, example)) // 4 for example in task.dev[:50]]
-    return max(1, sum(sizes) // len(sizes)) + _EXPECTED_DEMO_TOKENS
-
-
-def _affordable_calls(task: Task, models: Mapping[Role, ModelSpec], limit: Amount, settings: Settings) -> int:
-    """Return how many answers the search can be expected to afford; the smallest of all limits."""
-    tokens, usd = expected_amount(models["task"], _input_tokens(task))
-    n = min(limit.calls, limit.tokens // tokens)
-    if limit.usd.is_finite() and usd:
-        n = min(n, int(limit.usd / usd))
-    if settings.budget.seconds is not None:
-        n_by_time = settings.budget.seconds * float(1 - PROOF_SHARE) * settings.concurrency / _EXPECTED_SECONDS
-        n = min(n, max(1, math.floor(n_by_time)))
-    return min(n, 10**7)
-
-
-def _forecast(
-    task: Task,
-    models: Mapping[Role, ModelSpec],
-    optimizer: registry.Optimizer,
-    search_calls: int,
-    n_proof: int,
-    limit: Amount,
-) -> Forecast:
-    by_role = dict(optimizer.forecast(search_calls))
-    by_role["task"] = by_role.get("task", 0) + 2 * n_proof
-    expected: Decimal | None = Decimal(0)
-    worst: Decimal | None = Decimal(0)
-    worst_tokens = 0
-    for role, n in by_role.items():
-        n_in = _input_tokens(task) * (2 if role == "optimizer" else 1)
-        usd = expected_amount(models[role], n_in)[1]
-        most = models[role].price(4 * n_in, models[role].max_tokens)
-        worst_tokens += n * (4 * n_in + models[role].max_tokens)
-        expected = None if expected is None or usd is None else expected + n * usd
-        worst = None if worst is None or most is None else worst + n * most
-    if limit.usd.is_finite():
-        worst = limit.usd if worst is None else min(worst, limit.usd)
-        expected = expected if expected is None else min(expected, limit.usd)
-    calls = sum(by_role.values())
-    return Forecast(
-        calls, expected, worst, min(worst_tokens, limit.tokens), smallest_provable_gain(n_proof), n_proof
-    )
-
-
-def _concurrency(wanted: int, search: Amount, worst: Amount) -> int:
+def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) -> int:
     """Return how many calls can be in flight at once: each holds its worst case."""
     n = min(wanted, search.calls, search.tokens // worst.tokens)
     if search.usd.is_finite() and worst.usd > 0:
         n = min(n, int(search.usd / worst.usd))
-    return max(1, n)
+    n = max(1, n)
+    if n < wanted:
+        said.append(
+            f"concurrency lowered from {wanted} to {n}: the budget can hold no more calls at their worst case "
+            "at once"
+        )
+    return n
+
+
+def _data_digest(task: Task) -> str:
+    splits = (task.train, task.dev, task.test)
+    return digest([[(e.id, dict(e.inputs), e.target) for e in split] for split in splits])
 
 
 def finalists(proposals: list[Candidate], best: Candidate) -> list[Candidate]:
     """Return the candidates that the hold-out chooses among: the best, and the proposals before it."""
     latest = {candidate.id: candidate for candidate in [best, *reversed(proposals)]}
     return list(latest.values())[:N_FINALISTS]
+
+
+@dataclass(frozen=True)
+class _Sizing:
+    """How many answers a budget affords, and what they take; estimates, besides `worst_task`."""
+
+    task: Task
+    settings: Settings
+    models: Mapping[Role, ModelSpec]
+    optimizer: registry.Optimizer
+    max_prompt_tokens: int
+
+    @cached_property
+    def worst_task(self) -> Amount:
+        """The most that the task model can take for one prompt on one example."""
+        one = _worst_task_call(self.task, self.models["task"], self.max_prompt_tokens)
+        return _times(one, self.task.calls_per_example)
+
+    @cached_property
+    def worst_writer(self) -> Amount:
+        """The most that a first call of the optimizer model is likely to hold."""
+        text = "x" * (_WRITER_BYTES + 8 * prompt_tokens(self.task.initial))
+        return self.models["optimizer"].worst_case(self.models["optimizer"].request((Message("user", text),)))
+
+    @cached_property
+    def _means(self) -> tuple[float, float, float]:
+        """Mean tokens of the rendered prompt with an example, of an example, and of a target."""
+        rows = self.task.dev[:50]
+        rendered = sum(len(m.content) for e in rows for m in self.task.render(self.task.initial, e))
+        shown = sum(len(e.inputs[column]) for e in rows for column in self.task.shown_columns)
+        targets = sum(len(e.target or "") for e in rows)
+        return rendered / 4 / len(rows), shown / 4 / len(rows), targets / 4 / len(rows)
+
+    def usual(self, role: Role, n_calls: int) -> tuple[int, Decimal | None]:
+        """Return the tokens and dollars that a call usually takes in a search of `n_calls`."""
+        spec = self.models[role]
+        question, example, target = self._means
+        n_demos = min(_MOST_DEMOS, n_calls / _CALLS_PER_DEMO)
+        if role == "task":
+            n_in = question + n_demos * (example + target + 5)
+            n_out = target + _ANSWER_WORDS[spec.is_simulated]
+        else:
+            prompt = prompt_tokens(self.task.initial)
+            n_in = _WRITER_INPUT + 2 * prompt
+            n_out = prompt + _WRITER_WORDS[spec.is_simulated]
+        n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.is_reasoning)
+        return round(n_in + n_out), spec.price(round(n_in), round(n_out))
+
+    def total(self, by_role: Mapping[Role, int], n_calls: int) -> tuple[int, Decimal | None]:
+        """Return the tokens and dollars that so many answers usually take."""
+        tokens, usd = 0, Decimal(0)
+        is_known = True
+        for role, n in by_role.items():
+            each_tokens, each_usd = self.usual(role, n_calls)
+            tokens += n * each_tokens
+            usd += n * (each_usd or 0)
+            is_known = is_known and each_usd is not None
+        return tokens, usd if is_known else None
+
+    def n_proof(self, limit: Amount) -> int:
+        """Return how many test examples the proof takes: what was asked for, or 30% of the budget affords."""
+        wanted, n_test = self.settings.proof_examples, len(self.task.test)
+        share, worst = limit if wanted is not None else _share(limit, PROOF_SHARE), self.worst_task
+        affordable = min(share.calls // 2, share.tokens // (2 * worst.tokens))
+        if share.usd.is_finite() and worst.usd > 0:
+            affordable = min(affordable, int(share.usd / (2 * worst.usd)))
+        return max(0, min(n_test, affordable, n_test if wanted is None else wanted))
+
+    def search_calls(self, search: Amount) -> int:
+        """Return how many answers the search can be expected to afford; the smallest of all limits."""
+        n = most = min(search.calls, _MOST_CALLS)
+        for _ in range(6):  # what a call takes depends on how many there are: a fixed point
+            tokens, usd = self.total(self.optimizer.forecast(max(1, n)), n)
+            share = Decimal(search.tokens) / max(1, tokens)
+            if search.usd.is_finite() and usd:
+                share = min(share, search.usd / usd)
+            n = max(0, min(most, int(max(1, n) * share)))
+        if self.settings.budget.seconds is not None:
+            each_s = _EXPECTED_SECONDS[self.models["task"].is_simulated] / self.settings.concurrency
+            by_time = int(self.settings.budget.seconds * float(1 - PROOF_SHARE) / each_s)
+            n = min(n, max(by_time, self.optimizer.minimum_calls()))  # a guess of speed refuses no run
+        return n
+
+    def can_search(self, search: Amount) -> bool:
+        """Return whether the search can start: its first call fits, and enough of them are affordable."""
+        first = self.worst_writer if "optimizer model" in self.optimizer.requires else self.worst_task
+        return first.fits(search) and self.search_calls(search) >= self.optimizer.minimum_calls()
+
+    def least_budget(self) -> dict[str, str]:
+        """Return for calls, tokens and usd the least limit that works if it is the only one."""
+        units = {"calls": Decimal(1), "tokens": Decimal(1000), "usd": Decimal("0.0001")}
+        return {key: f"{self._least(key, unit):f}" for key, unit in units.items()}
+
+    def _least(self, key: str, unit: Decimal) -> Decimal:
+        def works(n: int) -> bool:
+            amount = n * unit
+            counts = {name: int(amount) if name == key else None for name in ("calls", "tokens")}
+            limit = limit_of(amount if key == "usd" else None, counts["calls"], counts["tokens"])
+            return self.can_search(limit.minus(_times(self.worst_task, 2 * self.n_proof(limit))))
+
+        low, high = 0, 1
+        while not works(high) and high < 2**50:
+            low, high = high, 2 * high
+        while high - low > max(1, high // 100 if key != "calls" else 1):
+            middle = (low + high) // 2
+            low, high = (low, middle) if works(middle) else (middle, high)
+        while not works(high):  # rounding of the proof's share makes small dents
+            high += 1
+        return (high * unit).quantize(unit, ROUND_UP)
+
+    def forecast(self, limit: Amount, search_calls: int, n_proof: int, n_gate: int) -> Forecast:
+        """Return what the whole run is expected to take, and its bound."""
+        by_role = dict(self.optimizer.forecast(search_calls))
+        by_role["task"] = by_role.get("task", 0) + 2 * n_proof + n_gate
+        calls = sum(by_role.values())
+        expected = self.total(by_role, search_calls)[1]
+        worst_tokens, worst_usd = self._bound(limit)
+        if expected is not None and worst_usd is not None:
+            expected = min(expected, worst_usd)
+        provable = smallest_provable_gain(n_proof)
+        return Forecast(calls, expected, worst_usd, worst_tokens, provable, n_proof)
+
+    def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
+        """Return the most tokens and dollars that the limits let the run take; None = no bound."""
+        roles: tuple[Role, ...] = ("task", "optimizer")
+        specs = [self.models[role] for role in roles]
+        writer = "x" * (_WRITER_BYTES + 12 * self.max_prompt_tokens)
+        longest = self.models["optimizer"].request((Message("user", writer),))
+        worst = (self.worst_task, self.models["optimizer"].worst_case(longest))
+        endless = Amount.endless()
+        tokens = [limit.tokens] if limit.tokens < endless.tokens else []
+        dollars = [limit.usd] if limit.usd.is_finite() else []
+        if limit.calls < endless.calls:
+            tokens.append(limit.calls * max(each.tokens for each in worst))
+            dollars.append(limit.calls * max(each.usd for each in worst))
+        if limit.tokens < endless.tokens:
+            dollars.append(limit.tokens * max(spec.price_out or spec.price_in or Decimal(0) for spec in specs))
+        is_priced = all(spec.price_in is not None for spec in specs)
+        return min(tokens, default=None), min(dollars, default=None) if is_priced else None

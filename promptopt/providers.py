@@ -6,10 +6,12 @@ download, `.env` loading and printing are switched off before.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
 import time
+import warnings
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import ModuleType
@@ -38,7 +40,15 @@ MAX_TOKENS_TASK = 1024
 MAX_TOKENS_WRITER = 8192
 # Tokens that chat formats add; generous, since a reservation must be a true bound.
 _TOKENS_PER_MESSAGE = 16
-_QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota", "credit balance is too low", "billing")
+_QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota", "credit balance is too low", "billing_hard")
+# litellm knows most of these refusals by their wording; the code is surer.
+_REFUSAL_CODES: dict[str, type[CallRefused]] = {
+    "context_length_exceeded": ContextTooLong,
+    "content_policy_violation": ContentRefused,
+    "content_filter": ContentRefused,
+}
+# Gemini words a limit per minute like an exhausted quota, but then says when to come back.
+_RETRY_WORDS = ("retry in", "retrydelay", "try again in")
 
 
 class Transport(Protocol):
@@ -144,7 +154,7 @@ def find_model(
         info = _model_info(litellm, name)
         listed = _list_prices(litellm, info)
         is_reasoning = bool(info and info.get("supports_reasoning"))
-        takes = api_base is not None or _takes(litellm, name, temperature=_temperature(role))
+        takes = _takes(litellm, wire_name(name, api_base), temperature=_temperature(role))
     default = MAX_TOKENS_WRITER if role == "optimizer" or is_reasoning else MAX_TOKENS_TASK
     return ModelSpec(
         name=name,
@@ -158,11 +168,16 @@ def find_model(
     )
 
 
+@functools.cache
 def load_litellm() -> ModuleType:
     """Import litellm with its network access, `.env` loading and printing switched off."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    litellm = importlib.import_module("litellm")
+    with warnings.catch_warnings():
+        # Its records are built at first use and warn then; where warnings are errors, every call would fail.
+        warnings.simplefilter("ignore")
+        litellm = importlib.import_module("litellm")
+        litellm.ModelResponse()
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]  # it prints to stdout otherwise
     litellm.telemetry = False  # type: ignore[attr-defined]
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)
@@ -274,19 +289,30 @@ def classify(litellm: ModuleType, error: Exception) -> ProviderError:
         (litellm.ContextWindowExceededError, ContextTooLong),
         (litellm.ContentPolicyViolationError, ContentRefused),
         (litellm.Timeout, CallTimedOut),
+        (litellm.PaymentRequiredError, RunRefused),
         (litellm.BadRequestError, CallRefused),
         (litellm.UnprocessableEntityError, CallRefused),
         (litellm.InternalServerError, ServerFailed),
         (litellm.ServiceUnavailableError, ServerFailed),
+        (litellm.BadGatewayError, ServerFailed),
         (litellm.APIConnectionError, ConnectionLost),
         (litellm.APIError, ServerFailed),
     ]
     if isinstance(error, litellm.RateLimitError):
-        if any(word in message.lower() for word in _QUOTA_WORDS):
+        whole = str(error).lower()
+        is_passing = any(word in whole for word in _RETRY_WORDS)
+        if any(word in whole for word in _QUOTA_WORDS) and not is_passing:
             return RunRefused(message)
         return RateLimited(message, _retry_after(error))
     if "No module named" in message:  # a local fault in the coat of a connection error
         return RunRefused(f"{message}; install the missing package")
+    status = str(getattr(error, "status_code", ""))
+    if type(error) is litellm.APIError and status in ("402", "403"):  # it has no class of its own for these
+        return RunRefused(message)
+    body = getattr(error, "body", None)
+    code = body.get("code") if isinstance(body, dict) else None
+    if isinstance(error, litellm.BadRequestError) and code in _REFUSAL_CODES:
+        return _REFUSAL_CODES[code](message)
     for kind, ours in kinds:
         if isinstance(error, kind):
             return ours(message)
@@ -294,7 +320,15 @@ def classify(litellm: ModuleType, error: Exception) -> ProviderError:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    return without_secrets(" ".join(str(error).split()))[:500]
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` with the values of the environment's keys and tokens struck out."""
+    for name, value in os.environ.items():
+        if name.endswith(("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")) and len(value) >= 8:
+            text = text.replace(value, f"<{name}>")
+    return text
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -10,7 +10,9 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from promptopt.errors import ConfigError, nearest
 from promptopt.study import Study
-from promptopt.types import Candidate, Role
+from promptopt.types import Candidate, Role, digest
 
 BUILT_IN: Mapping[str, str] = types.MappingProxyType(
     {
@@ -103,9 +105,16 @@ def make_optimizer(name: str, options: Mapping[str, str]) -> tuple[str, Optimize
     return name, optimizer
 
 
+def source_digest(name: str) -> str:
+    """Return the digest of the file of a strategy given as `path.py:Name`; "" for an installed one."""
+    if ".py:" not in name:
+        return ""
+    return digest(Path(name.rpartition(":")[0]).read_text(encoding="utf-8"))
+
+
 def describe_options(cls: type[Any]) -> list[tuple[str, str, str]]:
     """Return (name, default, meaning) of each option, from the class and its docstring."""
-    meanings = dict(re.findall(r"^ {4,8}(\w+): (.+(?:\n {12,}.+)*)", inspect.getdoc(cls) or "", re.MULTILINE))
+    meanings = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", inspect.getdoc(cls) or "", re.MULTILINE))
     meanings = {key: " ".join(text.split()) for key, text in meanings.items()}
     return [
         (field.name, "None" if field.default is None else str(field.default), meanings.get(field.name, ""))
@@ -128,13 +137,16 @@ def load_attribute(spec: str, what: str) -> Any:
     path = Path(path_text)
     if not path.is_file():
         raise ConfigError(f"{what} {spec!r}: there is no file {path}")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"promptopt_file_{digest(str(path.absolute()))}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses look their module up there
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's; its error is re-raised as ours
+        del sys.modules[module_spec.name]
         raise ConfigError(f"{what} {spec!r}: {path} does not import: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         names = (name for name in vars(module) if not name.startswith("_"))
@@ -146,6 +158,12 @@ def _from_file(spec: str) -> type[Any]:
     found = load_attribute(spec, "optimizer")
     if not (inspect.isclass(found) and dataclasses.is_dataclass(found) and hasattr(found, "optimize")):
         raise ConfigError(f"optimizer {spec!r} must be a dataclass with `async def optimize(self, study)`")
+    needed = ("source", "requires", "when", "presets", "minimum_calls", "forecast")
+    missing = [name for name in needed if not hasattr(found, name)]
+    if missing:
+        raise ConfigError(
+            f"optimizer {spec!r} lacks {', '.join(missing)}; see promptopt.Optimizer for what a strategy declares"
+        )
     return found
 
 
@@ -171,6 +189,10 @@ def _read(text: str, kind: Any, what: str) -> object:
             raise ConfigError(f"{what}={text}; write true or false")
         return text.lower() == "true"
     try:
-        return kind(text)
+        value: object = kind(text)
     except ValueError as error:
-        raise ConfigError(f"{what}={text}; it must be a number ({kind.__name__})") from error
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{what}={text}; it must be {wanted}") from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{what}={text}; it must be a finite number")
+    return value

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+from promptopt import promptfile
+from promptopt.evaluation import RunState, Tally
+from promptopt.gate import prompt_tokens
+from promptopt.plan import Plan
+from promptopt.registry import options_of
 from promptopt.stats import Comparison, score_interval
+from promptopt.types import Candidate, Example
+
+# Characters that would steer a terminal or a reader's eye, or that UTF-8 cannot carry; they only stand in
+# JSON strings, where the escape means the same.
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 
 Status = Literal["completed", "budget_exhausted", "interrupted", "failed"]
 
@@ -85,7 +97,7 @@ class Spend(Spent):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found, with the evidence.
+    """What a run found, with the evidence; docs/result.md describes every field.
 
     Args:
         status: completed, budget_exhausted, interrupted or failed.
@@ -121,7 +133,8 @@ class Result:
         """Return the content of `result.json`."""
         fields = asdict(self)
         del fields["out"]
-        return json.dumps(fields, ensure_ascii=False, indent=2, default=_plain, allow_nan=False) + "\n"
+        text = json.dumps(fields, ensure_ascii=False, indent=2, default=_plain, allow_nan=False)
+        return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n"
 
 
 def split_score(values: list[float]) -> SplitScore | None:
@@ -145,7 +158,92 @@ def improvement(comparison: Comparison, ids: list[str]) -> Improvement:
     )
 
 
+def spend_of(state: RunState) -> Spend:
+    """Return what a run has taken so far, by role and phase."""
+    attempts = state.journal.attempt_counts()
+    whole = _spent(list(state.tallies.values()))
+    roles = sorted({role for role, _ in state.tallies})
+    return Spend(
+        **asdict(whole),
+        attempts=sum(attempts.values()),
+        lost_in_flight=attempts.get("lost", 0) + attempts.get("in flight", 0),
+        by_role={r: _spent([t for (role, _), t in state.tallies.items() if role == r]) for r in roles},
+        by_phase={
+            p: _spent([t for (_, phase), t in state.tallies.items() if phase == p]) for p in ("search", "proof")
+        },
+    )
+
+
+def _spent(tallies: list[Tally]) -> Spent:
+    costs = [tally.cost_usd for tally in tallies]
+    known = [cost for cost in costs if cost is not None]
+    return Spent(
+        calls=sum(tally.calls for tally in tallies),
+        cost_usd=sum(known, Decimal(0)) if len(known) == len(costs) else None,
+        input_tokens=sum(tally.input_tokens for tally in tallies),
+        output_tokens=sum(tally.output_tokens for tally in tallies),
+    )
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Decimal):
         return float(value)
     raise TypeError(f"{type(value).__name__} has no place in result.json")
+
+
+def make_result(
+    plan: Plan, state: RunState, best: Candidate, proof: Improvement | None, front_matter: str
+) -> Result:
+    """Return the result that a run's state amounts to; how it ended is the run's to say."""
+    task = plan.task
+    initial = Candidate(task.initial)
+
+    def scores(candidate: Candidate) -> PromptScores:
+        return PromptScores(
+            prompt=promptfile.format_prompt(candidate.prompt, front_matter),
+            dev=_split(state, candidate, task.dev),
+            test=None if proof is None else _split(state, candidate, task.test),
+            prompt_tokens=prompt_tokens(candidate.prompt),
+        )
+
+    tried = {candidate for candidate, _ in state.cells} - {initial.id}
+    return Result(
+        status="completed",
+        reason="",
+        optimizer=plan.optimizer_name,
+        options=options_of(plan.optimizer),
+        seed=plan.settings.seed,
+        task={
+            **{"name": task.name, "metric": task.metric.name, "train": len(task.train)},
+            **{"dev": len(task.dev), "holdout": len(plan.holdout), "test": len(task.test)},
+        },
+        models={
+            role: {"name": spec.name, "is_simulated": spec.is_simulated} for role, spec in plan.models.items()
+        },
+        initial=scores(initial),
+        best=scores(best),
+        improvement=proof,
+        proposals={"tried": len(tried), "accepted": sum(c.id != initial.id for c in state.proposals)},
+        spend=spend_of(state),
+        evaluations={
+            "spent": len(state.cells),
+            "saved_by_racing": len(state.saved_cells - state.cells.keys()),
+            "cached": state.gateway.n_from_journal,
+        },
+        unparsed=state.n_unparsed,
+        duration_s=0.0,
+        version=package_version(),
+    )
+
+
+def package_version() -> str:
+    """Return the installed version of this distribution."""
+    try:
+        return version("promptopt-suite")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
+
+
+def _split(state: RunState, candidate: Candidate, examples: tuple[Example, ...]) -> SplitScore | None:
+    cells = (state.cells.get((candidate.id, example.id)) for example in examples)
+    return split_score([cell.score.value for cell in cells if cell is not None])

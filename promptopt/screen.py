@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,11 +17,13 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from promptopt.plan import Plan
-    from promptopt.result import PromptScores, Result, SplitScore
+    from promptopt.result import Result, SplitScore
     from promptopt.run import Run
+    from promptopt.types import Demo, Role
 
 _N_SHOWN = 3
 _LINE_EVERY_S = 5.0
+_PIPE_WIDTH = 100
 
 
 def clean(text: str) -> str:
@@ -46,11 +48,14 @@ class Screen:
     """
 
     def __init__(self, *, is_quiet: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self._out = Console(file=out or sys.stdout, highlight=False, soft_wrap=False)
-        self._err = Console(file=err or sys.stderr, highlight=False, soft_wrap=True)
+        self._out = _console(out or sys.stdout)
+        self._err = _console(err or sys.stderr)
         self._is_quiet = is_quiet
+        self._is_stopping = False
+        self._is_watching = False
+        self._is_ended = False
         self._last_line = ""
-        self._last_at = 0.0
+        self._last_at = time.monotonic()
 
     def plan(self, plan: Plan) -> None:
         """Show what was decided and what it will cost, before anything is spent."""
@@ -58,77 +63,150 @@ class Screen:
             return
         for note in plan.notes:
             self._say(note)
-        names = {role: plan.models[role].name for role in ("task", "optimizer")}
-        models = (
-            names["task"] if names["task"] == names["optimizer"] else f"{names['task']} ({names['optimizer']})"
-        )
-        simulated = " (SIMULATED: built-in stand-in, no real model)" if plan.is_simulated else ""
         self._say(
-            f"{plan.optimizer_name} on {plan.task.name} with {models}{simulated}; "
+            f"{plan.optimizer_name} on {plan.task.name} with {_models(plan)}; "
             f"up to {plan.concurrency} calls at once"
         )
         self._say(_forecast_line(plan))
 
+    def start(self, run: Run) -> None:
+        """Show the plan of a run that is about to begin, or to go on."""
+        self.plan(run.plan)
+        if run.n_answers_before and not self._is_quiet:
+            self._say(
+                f"going on with the run in {run.folder}: its {run.n_answers_before} answers are not paid again"
+            )
+
     def watch(self, run: Run) -> None:
         """Show the progress of a run: one line, renewed on a terminal, told now and then elsewhere."""
+        if run.stop.is_set and not self._is_stopping:
+            self._is_stopping = True
+            self._end_line()
+            self._say("stopping: waiting for the calls in flight (Ctrl-C again leaves at once)")
         if self._is_quiet or run.state is None:
             return
         line = _progress_line(run)
         if self._err.is_terminal:
-            self._err.file.write(f"\r\x1b[K{line[: self._err.width - 1]}")
+            self._is_watching = True
+            self._err.file.write(f"\r\x1b[K{clean(line)[: self._err.width - 1]}")
             self._err.file.flush()
         elif line != self._last_line and time.monotonic() - self._last_at >= _LINE_EVERY_S:
             self._say(line)
             self._last_at = time.monotonic()
         self._last_line = line
-        if run.stop.is_set:
-            self._say("stopping: waiting for calls in flight (again Ctrl-C to leave at once)")
 
     def end_watch(self, run: Run) -> None:
-        """Close the progress line."""
+        """Close the progress line; it stays with its last figures."""
+        self._end_line()
         if self._is_quiet or run.state is None:
             return
-        if self._err.is_terminal:
+        if not self._is_ended:
+            self._is_ended = True
+            self._say(_progress_line(run))
+
+    def _end_line(self) -> None:
+        if self._is_watching:
             self._err.file.write("\r\x1b[K")
-        self._say(_progress_line(run))
+            self._err.file.flush()
+            self._is_watching = False
 
-    def result(self, result: Result, plan: Plan) -> None:
+    def result(self, result: Result, run: Run) -> None:
         """Show the outcome: verdict, table, difference of the prompts, examples, where everything lies."""
-        is_simulated = any(model["is_simulated"] for model in result.models.values())
-        if is_simulated:
-            self._out.print("SIMULATED MODEL: these figures say nothing about a real one.", style="yellow")
-        self._out.print(Text(verdict(result), style="bold"))
-        self._out.print(_score_table(result))
-        self._out.print(_spend_line(result))
-        if result.best.prompt != result.initial.prompt:
-            self._out.print("\nThe better prompt (removed, added):", style="bold")
-            self._out.print(word_difference(clean(result.initial.prompt), clean(result.best.prompt)))
-        self._changed_examples(result, plan)
+        simulated = [role for role, model in result.models.items() if model["is_simulated"]]
+        if len(simulated) == len(result.models):
+            self._print("SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
+        elif simulated:
+            self._print(
+                f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in.", "yellow"
+            )
+        self._print(verdict(result), "bold")
+        self._print("")
+        with self._out.capture() as table:
+            self._out.print(_score_table(result), soft_wrap=False)
+        self._print("\n".join(line.rstrip() for line in Text.from_ansi(table.get()).plain.splitlines()))
+        self._difference(run)
+        self._changed_examples(result, run)
         if result.out:
-            self._out.print(f"\nEverything lies in {result.out}: best.md, result.json, journal.db, config.toml")
+            self._print(f"\nEverything lies in {result.out}: best.md, result.json, journal.db, config.toml")
         if result.status == "interrupted":
-            self._out.print(f"Interrupted; to go on, run the same command with --out {result.out}")
-        if result.status == "failed":
-            self._out.print(f"Failed: {clean(result.reason)}", style="red")
+            self._print(f"Interrupted. To go on, run the same command with --out {result.out}")
 
-    def _changed_examples(self, result: Result, plan: Plan) -> None:
-        if result.improvement is None:
+    def _difference(self, run: Run) -> None:
+        before, after = run.plan.task.initial, run.best.prompt if run.best else run.plan.task.initial
+        if before.id == after.id:
+            self._print("\nNo better prompt was found; best.md holds yours.", "bold")
             return
-        rows = {example.id: example for example in plan.task.test}
+        self._print("\nThe better prompt, as a difference ([-removed-], {+added+}):", "bold")
+        self._out.print(word_difference(clean(before.instruction), clean(after.instruction)))
+        for sign, title, demos in (
+            ("-", "removed", [demo for demo in before.demos if demo not in after.demos]),
+            ("+", "added", [demo for demo in after.demos if demo not in before.demos]),
+        ):
+            if demos:
+                self._print(f"\n{len(demos)} demonstration{'s' * (len(demos) > 1)} {title}:", "bold")
+            for demo in demos:
+                self._print(f"  {sign} {_demo_line(demo)}", {"-": "red", "+": "green"}[sign])
+
+    def _changed_examples(self, result: Result, run: Run) -> None:
+        if result.improvement is None or run.best is None or run.best.prompt.id == run.plan.task.initial.id:
+            return
         for title, ids in (("fixed", result.improvement.fixed), ("broken", result.improvement.broken)):
-            self._out.print(f"\n{len(ids)} test examples {title}" + (":" if ids else ""), style="bold")
+            shown = f", {_N_SHOWN} of them" if len(ids) > _N_SHOWN else ""
+            self._print(f"\n{len(ids)} test examples {title}{shown}" + (":" if ids else ""), "bold")
             for name in ids[:_N_SHOWN]:
-                shown = " | ".join(rows[name].inputs[column] for column in plan.task.shown_columns)
-                target = rows[name].target or ""
-                self._out.print(Text(f"  {name}: {_short(shown, 90)}  ->  {_short(target, 30)}"))
+                for line in _example_lines(run, run.best.id, name):
+                    self._print(line)
+
+    def _print(self, line: str, style: str = "") -> None:
+        self._out.print(Text(clean(line), style=style))
 
     def _say(self, line: str) -> None:
         self._err.print(Text(clean(line)))
 
 
+def _console(file: TextIO) -> Console:
+    """Return a console that shows texts as they are: no markup, no emoji names, no folding but in tables."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+def _models(plan: Plan) -> str:
+    roles: tuple[Role, ...] = ("task", "optimizer")
+    names = {role: plan.models[role].name for role in roles}
+    simulated = {role for role in names if plan.models[role].is_simulated}
+    if names["task"] == names["optimizer"]:
+        return names["task"] + (" (SIMULATED: built-in stand-in, no real model)" if simulated else "")
+    parts = [f"{name} as {role} model{' (SIMULATED)' * (role in simulated)}" for role, name in names.items()]
+    return " and ".join(parts)
+
+
+def _demo_line(demo: Demo) -> str:
+    return f"{_short(' | '.join(text for _, text in demo.inputs), 110)}  ->  {_tail(demo.output, 60)}"
+
+
+def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
+    """Return an example with the target and the answers of both prompts, for the screen."""
+    task = run.plan.task
+    example = next(example for example in task.test if example.id == name)
+    shown = " | ".join(example.inputs[column] for column in task.shown_columns)
+    lines = [f"  {name}: {_short(shown, 150)}"]
+    if example.target is not None:
+        lines.append(f"    target:  {_short(example.target, 100)}")
+    for title, prompt_id in (("initial", task.initial.id), ("best", best_id)):
+        cell = run.state.cells.get((prompt_id, name)) if run.state else None
+        if cell is not None:
+            said = cell.cause or _tail(cell.output or "(an empty answer)", 100)
+            lines.append(f"    {title + ':':<8} {said}")
+    return lines
+
+
 def verdict(result: Result) -> str:
     """Return the outcome in one plain sentence."""
     proof = result.improvement
+    if proof is not None and result.best.prompt == result.initial.prompt:
+        return "Not proven: the search found no better prompt than yours."
     if proof is None:
         return {
             "interrupted": "Interrupted before the proof; the best prompt so far is kept.",
@@ -170,15 +248,19 @@ def word_difference(before: str, after: str) -> Text:
 
 def _forecast_line(plan: Plan) -> str:
     forecast = plan.forecast
-    worst = dollars(forecast.worst_usd)
-    line = f"forecast: about {forecast.calls} calls, {dollars(forecast.expected_usd)} expected, {worst} at worst"
+    line = f"forecast: about {forecast.calls} calls, "
+    if forecast.expected_usd is None:
+        line += "unknown cost (--price-in and --price-out tell the price)"
+    else:
+        worst = "unbounded" if forecast.worst_usd is None else dollars(forecast.worst_usd)
+        line += f"{dollars(forecast.expected_usd)} expected, {worst} at worst"
     if forecast.n_proof == 0:
         return line
     if forecast.smallest_provable is None:
-        return f"{line}; a test split of {forecast.n_proof} examples cannot prove any gain: at least 6 are needed"
+        return f"{line}; {forecast.n_proof} test examples cannot prove any gain: at least 6 are needed"
     return (
-        f"{line}; {forecast.n_proof} test examples can prove a gain of "
-        f"{100 * forecast.smallest_provable:.1f} points at best"
+        f"{line}; the smallest gain that {forecast.n_proof} test examples can prove is "
+        f"{100 * forecast.smallest_provable:.1f} points"
     )
 
 
@@ -205,18 +287,52 @@ def _progress_line(run: Run) -> str:
 
 
 def _score_table(result: Result) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("")
-    for column in ("initial", "best"):
-        table.add_column(column, justify="right")
-    rows: Sequence[tuple[str, str, str]] = (
-        ("test score (95%)", _split(result.initial.test), _split(result.best.test)),
-        ("dev score (95%)", _split(result.initial.dev), _split(result.best.dev)),
-        ("prompt tokens", _tokens(result.initial), _tokens(result.best)),
-    )
-    for row in rows:
-        table.add_row(*row)
-    return table
+    """Return the figures of a run: both prompts side by side, then what holds of the whole run."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    table.add_row("", "initial", "best")
+    table.add_row("test score", _split(result.initial.test), _split(result.best.test))
+    table.add_row("dev score", _split(result.initial.dev), _split(result.best.dev))
+    table.add_row("prompt tokens", f"{result.initial.prompt_tokens}", f"{result.best.prompt_tokens}")
+    whole = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    whole.add_column(no_wrap=True)
+    whole.add_column(overflow="fold")
+    for title, text in _facts(result):
+        whole.add_row(title, text)
+    both = Table.grid()
+    both.add_row(table)
+    both.add_row("")
+    both.add_row(whole)
+    return both
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    spend, cells, proof = result.spend, result.evaluations, result.improvement
+    facts: list[tuple[str, str]] = []
+    if proof is not None:
+        low, high = proof.ci95
+        facts.append(
+            ("gain on test", f"{100 * proof.delta:+.1f} points (95%: {100 * low:+.1f} to {100 * high:+.1f})")
+        )
+        facts.append(("p-value", f"{proof.p_value:.2g} ({proof.test}, two-sided)"))
+    phases = ", ".join(f"{name} {part.calls}" for name, part in spend.by_phase.items() if part.calls)
+    facts.append(("spend", f"{dollars(spend.cost_usd)}, {spend.calls} calls ({phases})"))
+    facts.append(("tokens", f"{spend.input_tokens} in, {spend.output_tokens} out"))
+    total = cells["spent"] + cells["saved_by_racing"]
+    share = 100 * cells["saved_by_racing"] / total if total else 0
+    facts.append(("saved by racing", f"{cells['saved_by_racing']} calls ({share:.0f}% of all evaluations)"))
+    facts.append(("prompts", f"{result.proposals['tried']} tried, {result.proposals['accepted']} accepted"))
+    facts.append(("status", f"{result.status.replace('_', ' ')} after {result.duration_s:.1f} s"))
+    if result.unparsed:
+        facts.append(("unparseable", f"{result.unparsed} answers, scored 0"))
+    n_failed = spend.attempts - spend.lost_in_flight - spend.calls
+    if spend.lost_in_flight:
+        facts.append(("lost in flight", f"{spend.lost_in_flight} answers, at a kill of the process"))
+    if n_failed > 0:
+        facts.append(("failed", f"{n_failed} attempts, tried again"))
+    return facts
 
 
 def _split(score: SplitScore | None) -> str:
@@ -226,29 +342,12 @@ def _split(score: SplitScore | None) -> str:
     return f"{100 * score.score:.1f}% ({100 * low:.1f}-{100 * high:.1f}, n={score.n})"
 
 
-def _tokens(scores: PromptScores) -> str:
-    return f"{scores.prompt_tokens}"
-
-
-def _spend_line(result: Result) -> str:
-    spend, cells = result.spend, result.evaluations
-    total = cells["spent"] + cells["saved_by_racing"]
-    saved = f"{100 * cells['saved_by_racing'] / total:.0f}%" if total else "0%"
-    phases = ", ".join(f"{name} {part.calls}" for name, part in spend.by_phase.items())
-    line = (
-        f"spend: {spend.calls} calls ({phases}), {dollars(spend.cost_usd)}, "
-        f"{spend.input_tokens} tokens in, {spend.output_tokens} out; "
-        f"racing saved {cells['saved_by_racing']} evaluations ({saved}); "
-        f"{result.proposals['tried']} prompts tried, {result.proposals['accepted']} accepted; "
-        f"{result.status.replace('_', ' ')} after {result.duration_s:.1f} s"
-    )
-    if result.unparsed:
-        line += f"; {result.unparsed} answers could not be parsed and scored 0"
-    if result.spend.lost_in_flight:
-        line += f"; {result.spend.lost_in_flight} answers were lost in flight at a kill"
-    return line
-
-
 def _short(text: str, width: int) -> str:
     line = " ".join(clean(text).split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _tail(text: str, width: int) -> str:
+    """Return the end of a reply on one line: there stands the answer."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= width else "…" + line[-(width - 1) :]

@@ -18,12 +18,12 @@ import numpy as np
 from promptopt import racing
 from promptopt.errors import (
     BudgetExhausted,
-    CallRefused,
     Interrupted,
     ProviderError,
     ReplayDiverged,
+    TransientError,
 )
-from promptopt.evaluation import Cell, RunState, ask_all, fill_cells
+from promptopt.evaluation import N_ROUNDS, Cell, RunState, ask_all, fill_cells
 from promptopt.gate import normal_form, prompt_tokens
 from promptopt.gateway import Call
 from promptopt.journal import Step
@@ -156,10 +156,11 @@ class Study:
     async def generate(self, template: str, role: Role = "optimizer", n: int = 1, **fields: object) -> list[str]:
         """Return `n` texts that a model writes; `{name}` in `template` is replaced literally by a field.
 
-        A text whose call failed for good is missing: the list is then shorter than `n`.
+        A text whose request the endpoint refuses is missing: the list is then shorter than `n`.
 
         Raises:
             BudgetExhausted: it does not fit.
+            TransientError: a call kept failing; the run ends as failed and can be resumed.
         """
         content = _FIELD.sub(lambda m: str(fields.get(m.group(1), m.group())), template)
         return await self._ask((Message("user", content),), role, n)
@@ -226,6 +227,7 @@ class Study:
             BudgetExhausted: not even one block fits.
         """
         ordinal = self._next_ordinal()
+        losses = dict(zip((c.id for c in candidates), penalties or [0.0] * len(candidates), strict=True))
         candidates = tuple({candidate.id: candidate for candidate in candidates}.values())
         births = [self._state.meet(candidate) for candidate in candidates]
         pool = [e for e in (examples or self.task.dev) if e.id not in self._state.unused_examples]
@@ -243,7 +245,7 @@ class Study:
             [self.tokens(candidate) for candidate in candidates],
             births,
             rule=rule or racing.Betting(),
-            penalties=penalties,
+            penalties=[losses[candidate.id] for candidate in candidates],
         )
         is_complete = await self._run_race(race, candidates, [pool[s] for s in slices])
         self._count_saved(race, candidates, [pool[s] for s in slices], is_complete)
@@ -289,7 +291,7 @@ class Study:
         return self._ordinal - 1
 
     async def _ask(self, messages: tuple[Message, ...], role: Role, n: int) -> list[str]:
-        """Ask for `n` samples at this place of the run; failed ones are left out."""
+        """Ask for `n` samples at this place of the run; those refused for good are left out."""
         ordinal = self._next_ordinal()
         calls = []
         for i in range(n):
@@ -299,12 +301,16 @@ class Study:
             self._check_place(Step(self._path_text, ordinal, i), call)
             calls.append(call)
         await self._lease.require(Amount(calls=sum(not self._lease.has(call.key) for call in calls)))
-        outcomes = await ask_all(self._state, self._lease, self._path_text, calls)
+        for _ in range(N_ROUNDS):
+            outcomes = await ask_all(self._state, self._lease, self._path_text, calls)
+            failed = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
+            if not failed:
+                break
+        if failed:  # going on without it would make the run another one than it is without the failure
+            raise failed[0]
         for outcome in outcomes:
             if isinstance(outcome, ProviderError):
-                self.note("failed writing", cause=f"{type(outcome).__name__}: {outcome}")
-                if not isinstance(outcome, CallRefused):
-                    raise outcome
+                self.note("refused writing", cause=f"{type(outcome).__name__}: {outcome}")
         return [outcome.text for outcome in outcomes if not isinstance(outcome, ProviderError)]
 
     def _check_place(self, step: Step, call: Call) -> None:

@@ -28,6 +28,7 @@ class Task:
         predict: the user's own `predict(prompt, example, call) -> reply`, sync or async; `call(messages)`
             is the journaled door to the task model and returns a Response. None = one call with
             `render`'s messages.
+        calls_per_example: most calls that `predict` makes for an example; the proof reserves so many.
 
     Raises:
         ConfigError: train or dev is empty, or an example id stands twice.
@@ -42,6 +43,7 @@ class Task:
     description: str = ""
     input_column: str = "input"
     predict: Callable[[Prompt, Example, Any], Any] | None = None
+    calls_per_example: int = 1
 
     def __post_init__(self) -> None:
         """Check the splits, so that mistakes surface before any spending."""

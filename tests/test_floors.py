@@ -18,7 +18,7 @@ FLOORS = {
     2: {"providers", "gateway", "simulator"},
     3: {"gate", "racing", "evaluation", "study", "demonstration"},
     4: {"tasks", "optimizers"},
-    5: {"registry", "config", "plan", "result", "run"},
+    5: {"registry", "config", "plan", "result", "folder", "run"},
     6: {"screen", "cli"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

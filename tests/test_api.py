@@ -1,0 +1,166 @@
+"""The doors for Python users: optimize and aoptimize."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from scripted import Scripted, make_run, make_task, model
+
+import promptopt
+from promptopt import Budget, ConfigError, Example, Prompt, Response, Result, Task
+from promptopt import run as runs
+from promptopt.config import Settings
+from promptopt.tasks import bundled
+from promptopt.tasks.metrics import load
+
+SUPPORT = bundled.folder("support") / bundled.PROMPT
+BUDGET = Budget(calls=200)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def examples(split: str, n: int, start: int = 0) -> tuple[Example, ...]:
+    return tuple(Example(f"{split}-{i}", {"input": f"item {start + i}"}, ("red", "blue")[i % 2]) for i in range(n))
+
+
+def own_task(**fields: object) -> Task:
+    splits = (examples("train", 10), examples("dev", 30, 100), examples("test", 30, 200))
+    return Task("own", load("label", ["red", "blue"]), *splits, **fields)  # type: ignore[arg-type]
+
+
+def test_from_a_script(tmp_path: Path) -> None:
+    result = promptopt.optimize("Sort the message: {{message}}", "support", model="sim", budget=BUDGET, out="here")
+    assert isinstance(result, Result)
+    assert result.status == "budget_exhausted"
+    assert result.initial.prompt == "Sort the message: {{message}}\n"
+    assert result.best.test is not None
+    assert result.improvement is not None
+    assert result.out == "here"
+    assert json.loads((tmp_path / "here/result.json").read_text(encoding="utf-8")) == json.loads(result.to_json())
+
+
+def test_inside_a_running_loop_and_awaited() -> None:
+    async def both() -> tuple[Result, Result]:
+        blocking = promptopt.optimize(SUPPORT, "support", model="sim", budget=BUDGET)
+        return blocking, await promptopt.aoptimize(SUPPORT, "support", model="sim", budget=BUDGET)
+
+    first, second = asyncio.run(both())
+    assert first.best == second.best
+    assert first.spend.calls == second.spend.calls
+    assert first.out != second.out
+
+
+def test_ways_to_name_prompt_and_task() -> None:
+    text = SUPPORT.read_text(encoding="utf-8")
+    prompts = (SUPPORT, text)
+    sources = ("support", bundled.folder("support"), str(bundled.folder("support")))
+    bests = {
+        promptopt.optimize(prompt, source, model="sim", budget=BUDGET).best.prompt
+        for prompt in prompts
+        for source in sources
+    }
+    assert len(bests) == 1
+
+
+def test_task_of_ones_own() -> None:
+    result = promptopt.optimize(Prompt("Name the colour."), own_task(), model="sim", budget=BUDGET, seed=3)
+    assert result.task["name"] == "own"
+    assert result.seed == 3
+
+
+def test_predict_of_ones_own() -> None:
+    async def predict(prompt: Prompt, example: Example, call: object) -> str:
+        response: Response = await call(f"{prompt.instruction}\n\n{example.inputs['input']}")  # type: ignore[operator]
+        return response.text
+
+    result = promptopt.optimize(
+        "Name the colour.", own_task(predict=predict), model="sim", budget=BUDGET, optimizer="random"
+    )
+    assert result.status in ("budget_exhausted", "completed")
+    assert result.spend.by_role["task"].calls > 0
+
+
+def test_options_are_given_as_they_are() -> None:
+    result = promptopt.optimize(
+        SUPPORT, "support", model="sim", budget=BUDGET, options={"max_shots": 0, "race": "paper"}
+    )
+    assert (result.options["max_shots"], result.options["race"]) == (0, "paper")
+
+
+def test_data_options() -> None:
+    result = promptopt.optimize(SUPPORT, "support", model="sim", budget=BUDGET, metric="exact")
+    assert result.task["metric"] == "exact"
+    with pytest.raises(ConfigError, match="metric: only for data; a Task has its own"):
+        promptopt.optimize("x", own_task(), model="sim", metric="exact")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"sead": 1}, "no setting 'sead': did you mean 'seed'"),
+        ({"metrik": "label"}, "no setting 'metrik': did you mean 'metric'"),
+        ({"options": {"max_shot": 1}}, "no option 'max_shot': did you mean 'max_shots'"),
+        ({"budget": Budget(usd=float("inf"))}, "--budget-usd is inf"),
+        ({"budget": Budget(calls=float("nan"))}, "--budget-calls is nan; write a whole number"),
+        ({"concurrency": "8"}, "--concurrency is '8'; write a whole number"),
+        ({"seed": True}, "--seed is True; write a whole number"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, object], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        promptopt.optimize(SUPPORT, "support", model="sim", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_path_given_as_text_is_no_prompt() -> None:
+    with pytest.raises(ConfigError, match=r"'prompt\.md', which looks like a path; give Path\('prompt\.md'\)"):
+        promptopt.optimize("prompt.md", "support", model="sim")
+
+
+def test_stop_ends_a_run_orderly(tmp_path: Path) -> None:
+    def watch(run: runs.Run) -> None:
+        run.stop.set()
+
+    transport = Scripted(model, latency_seed=1)
+    run = make_run(tmp_path, transport, task=make_task(), settings=Settings("sim", budget=Budget(calls=5000)))
+    run.stop.set()
+    result = runs.run_in_thread(run, watch)
+    assert result.status == "interrupted"
+    assert transport.requests == []
+    assert (tmp_path / "best.md").exists()
+
+
+def test_first_keyboard_interrupt_stops_a_second_leaves(tmp_path: Path) -> None:
+    n_seen = 0
+
+    def interrupt(run: runs.Run) -> None:
+        nonlocal n_seen
+        n_seen += 1
+        if n_seen == 1:
+            raise KeyboardInterrupt
+
+    def reply(request: object) -> str:
+        return model(request)  # type: ignore[arg-type]
+
+    run = make_run(tmp_path / "a", Scripted(reply), settings=Settings("sim", budget=Budget(calls=100_000)))
+    assert runs.run_in_thread(run, interrupt).status == "interrupted"
+    run = make_run(tmp_path / "b", Scripted(reply), settings=Settings("sim", budget=BUDGET))
+    run.stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_in_thread(run, _always_interrupt)
+
+
+def _always_interrupt(run: runs.Run) -> None:
+    raise KeyboardInterrupt
+
+
+def test_errors_of_the_run_reach_the_caller(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="file is a file, not a folder"):
+        promptopt.optimize(SUPPORT, "support", model="sim", budget=BUDGET, out="file")

@@ -1,0 +1,99 @@
+"""Settings are checked before anything is spent; prompt, data and metric are found as users name them."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from promptopt.config import Settings, load_prompt, load_task, number, set_initial
+from promptopt.errors import ConfigError
+from promptopt.promptfile import parse
+from promptopt.types import Budget, Prompt
+
+
+def write_rows(path: Path, n: int = 30, **more: str) -> Path:
+    rows = [{"question": f"what is {i}?", "target": str(i), **more} for i in range(n)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", float("nan"), float("inf"), True])
+def test_counts_are_whole_and_positive(value: object) -> None:
+    for fields in ({"concurrency": value}, {"max_tokens": value}, {"max_prompt_tokens": value}):
+        with pytest.raises(ConfigError, match=r"^--(concurrency|max-tokens|max-prompt-tokens) is "):
+            Settings("sim", **fields)  # type: ignore[arg-type]
+    for budget in (Budget(calls=value), Budget(tokens=value)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"^--budget-(calls|tokens) is "):
+            Settings("sim", budget=budget)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), Decimal("NaN"), Decimal("Infinity"), "x"])
+def test_amounts_are_finite_and_positive(value: object) -> None:
+    for budget in (Budget(usd=value), Budget(seconds=value)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"^--budget-(usd|seconds) is "):
+            Settings("sim", budget=budget)
+
+
+def test_prices() -> None:
+    assert Settings("sim").prices is None
+    free = Settings("sim", price_in=0, price_out=Decimal("0.6"))
+    assert free.prices == (0, Decimal("0.0000006"))
+    with pytest.raises(ConfigError, match="both --price-in and --price-out"):
+        Settings("sim", price_out=1)
+
+
+def test_numbers_are_exact() -> None:
+    assert number("0.10", "--x") == Decimal("0.1")
+    assert number(0.1, "--x") == Decimal("0.1")
+
+
+def test_prompt_as_text_path_and_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "p.md"
+    path.write_text("Answer {{question}}\n", encoding="utf-8")
+    asked = {
+        load_prompt(prompt).prompt for prompt in (path, "Answer {{question}}", Prompt("Answer {{question}}\r\n"))
+    }
+    assert asked == {Prompt("Answer {{question}}")}
+
+
+def test_metric_picked_by_the_targets_is_said(tmp_path: Path) -> None:
+    task, notes = load_task(write_rows(tmp_path / "d.jsonl"))
+    assert task.metric.name == "number"
+    assert any(note.startswith("metric number: all 30 targets are numbers") for note in notes)
+    assert task.name == "d"
+
+
+def test_input_column(tmp_path: Path) -> None:
+    only = write_rows(tmp_path / "one.jsonl")
+    assert load_task(only)[0].input_column == "question"
+    two = write_rows(tmp_path / "two.jsonl", hint="think")
+    with pytest.raises(ConfigError, match="several columns"):
+        load_task(two, columns_of=Prompt("Answer."))
+    assert load_task(two, columns_of=Prompt("Answer {{hint}}"))[0].input_column == "question"
+    assert load_task(two, input="hint")[0].input_column == "hint"
+
+
+def test_wrong_placeholder_is_placed(tmp_path: Path) -> None:
+    task, _ = load_task(write_rows(tmp_path / "d.jsonl"))
+    path = tmp_path / "p.md"
+    path.write_text("---\nmetric: number\n---\nfirst\nsecond {{quest}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"p\.md:5: placeholder \{\{quest\}\} names no column"):
+        set_initial(task, load_prompt(path), str(path))
+    with pytest.raises(ConfigError, match=r"^placeholder"):
+        set_initial(task, parse("{{quest}}"))
+
+
+def test_bundled_task_brings_its_metric_and_description() -> None:
+    task, _ = load_task("support")
+    assert task.metric.name == "label"
+    assert task.description.startswith("Sort the message")
+    assert load_task("support", metric="exact", description="mine")[0].description == "mine"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\x00b", ""])
+def test_impossible_paths_are_wrong_use(name: str) -> None:
+    with pytest.raises(ConfigError, match="--data"):
+        load_task(name)

@@ -1,0 +1,164 @@
+"""The plan: shares of the budget, the size of search and proof, the forecast. Nothing is spent."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from scripted import make_task
+
+from promptopt.config import Settings
+from promptopt.errors import ConfigError
+from promptopt.plan import GATE_SHARE, PROOF_SHARE, Plan, make_plan
+from promptopt.run import Run, prepare
+from promptopt.stats import smallest_provable_gain
+from promptopt.tasks import bundled
+from promptopt.types import Budget
+
+BUDGETS = [
+    Budget(calls=300),
+    Budget(calls=1501),
+    Budget(usd=Decimal("0.5")),
+    Budget(usd=2.5),
+    Budget(tokens=3_000_000),
+    Budget(usd=1, calls=400),
+    Budget(calls=2000, tokens=2_000_000),
+]
+
+
+def plan_of(budget: Budget, n_test: int = 400, **settings: object) -> Plan:
+    return make_plan(make_task(n_dev=120, n_test=n_test), Settings("sim", budget=budget, **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_proof_takes_at_most_its_share_of_every_limit(budget: Budget) -> None:
+    plan = plan_of(budget)
+    for part, whole in zip(plan.proof_reserve, plan.limit, strict=True):
+        assert part <= whole * (PROOF_SHARE if isinstance(whole, Decimal) else float(PROOF_SHARE))
+    n_proof = len(plan.task.test)
+    assert plan.proof_reserve.calls == 2 * n_proof
+    assert plan.forecast.n_proof == n_proof
+    assert any(f"takes {n_proof} of 400 test examples, drawn by seed 0" in note for note in plan.notes)
+
+
+def test_whole_test_split_where_it_is_affordable() -> None:
+    plan = plan_of(Budget(calls=1000), n_test=60)
+    assert len(plan.task.test) == 60
+    assert not any("drawn by seed" in note for note in plan.notes)
+    assert plan.forecast.smallest_provable == smallest_provable_gain(60)
+
+
+def test_subsample_is_drawn_by_seed() -> None:
+    drawn = [{e.id for e in plan_of(Budget(calls=300), seed=seed).task.test} for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_proof_as_asked() -> None:
+    plan = plan_of(Budget(calls=300), proof_examples=90)
+    assert len(plan.task.test) == 90
+    assert any("(as asked)" in note for note in plan.notes)
+    none = plan_of(Budget(calls=300), proof_examples=0)
+    assert none.task.test == ()
+    assert "no proof: the gain on unseen data will not be known" in none.notes
+    assert none.forecast.smallest_provable is None
+
+
+@pytest.mark.parametrize(
+    ("n_dev", "calls", "is_held_out"),
+    [(99, 5000, False), (100, 5000, True), (100, 1000, False), (120, 1900, True)],
+)
+def test_hold_out_only_where_it_pays(n_dev: int, calls: int, is_held_out: bool) -> None:
+    task = make_task(n_dev=n_dev, n_test=40)
+    plan = make_plan(task, Settings("sim", budget=Budget(calls=calls)))
+    assert bool(plan.holdout) == is_held_out
+    assert {e.id for e in (*plan.task.dev, *plan.holdout)} == {e.id for e in task.dev}
+    if is_held_out:
+        assert len(plan.holdout) == n_dev // 5
+        assert plan.gate_reserve.calls <= GATE_SHARE * plan.limit.calls
+        assert plan.search_calls + plan.gate_reserve.calls + plan.proof_reserve.calls == calls
+
+
+def test_default_budget_is_said() -> None:
+    plan = plan_of(Budget())
+    assert plan.limit.calls == 1000
+    assert any("no budget given: at most 1,000 calls" in note for note in plan.notes)
+    assert not any("no budget" in note for note in plan_of(Budget(calls=500)).notes)
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_forecast_is_within_its_bounds(budget: Budget) -> None:
+    plan = plan_of(budget)
+    forecast = plan.forecast
+    assert forecast.expected_usd is not None
+    assert forecast.worst_usd is not None
+    assert 0 < forecast.expected_usd <= forecast.worst_usd <= plan.limit.usd
+    assert forecast.calls <= plan.limit.calls
+    assert forecast.worst_tokens is None or forecast.worst_tokens <= plan.limit.tokens
+
+
+def test_time_alone_bounds_no_dollars() -> None:
+    plan = plan_of(Budget(seconds=60))
+    assert plan.forecast.worst_usd is None
+    assert plan.forecast.expected_usd is not None
+    assert plan_of(Budget(seconds=0.001)).search_calls >= plan.optimizer.minimum_calls()
+
+
+@pytest.mark.parametrize("name", bundled.names())
+@pytest.mark.parametrize("calls", [300, 1500])
+def test_forecast_is_near_what_a_run_takes(name: str, calls: int, tmp_path: Path) -> None:
+    settings = Settings("sim", budget=Budget(calls=calls), out=tmp_path)
+    plan, _ = prepare(bundled.folder(name) / bundled.PROMPT, name, settings)
+    spend = asyncio.run(Run(plan).execute()).spend
+    assert plan.forecast.expected_usd is not None
+    assert spend.cost_usd is not None
+    assert 0.5 <= plan.forecast.expected_usd / spend.cost_usd <= 2
+    assert 0.5 <= plan.forecast.calls / spend.calls <= 2
+
+
+def test_dollars_decide_how_many_calls_are_expected(tmp_path: Path) -> None:
+    settings = Settings("sim", budget=Budget(usd=Decimal("0.1")), out=tmp_path)
+    plan, _ = prepare(bundled.folder("support") / bundled.PROMPT, "support", settings)
+    spend = asyncio.run(Run(plan).execute()).spend
+    assert spend.cost_usd is not None
+    assert spend.cost_usd <= Decimal("0.1")
+    assert 0.5 <= plan.search_calls / spend.by_phase["search"].calls <= 2
+
+
+def test_dear_writer_leaves_fewer_calls() -> None:
+    def search_calls(price: int | None) -> int:
+        prices = {} if price is None else {"price_in": price, "price_out": price}
+        return plan_of(Budget(usd=Decimal(1)), **prices).search_calls
+
+    assert search_calls(10) < search_calls(2)
+
+
+def test_concurrency_is_lowered_where_reservations_allow_fewer() -> None:
+    plan = plan_of(Budget(usd=Decimal("0.03")), concurrency=64)
+    assert 1 <= plan.concurrency < 64
+    assert any(note.startswith(f"concurrency lowered from 64 to {plan.concurrency}") for note in plan.notes)
+    assert plan_of(Budget(calls=1000), concurrency=64).concurrency == 64
+
+
+@pytest.mark.parametrize("proof_examples", [None, 0, 20])
+def test_least_budget_is_named_and_least(proof_examples: int | None) -> None:
+    task = make_task()
+    settings = Settings("sim", budget=Budget(calls=10), proof_examples=proof_examples)
+    with pytest.raises(ConfigError, match="too small") as refused:
+        make_plan(task, settings)
+    least = int(str(refused.value).partition("--budget-calls ")[2].split(",")[0])
+    make_plan(task, replace(settings, budget=Budget(calls=least)))
+    with pytest.raises(ConfigError, match="too small"):
+        make_plan(task, replace(settings, budget=Budget(calls=least - 1)))
+
+
+def test_budget_alone_leaves_identity_of_data() -> None:
+    small, large = plan_of(Budget(calls=300)).identity(), plan_of(Budget(calls=5000)).identity()
+    assert {key for key in small if small[key] != large[key]} == {"budget"}
+
+
+def test_unknown_landscape_fails_in_time() -> None:
+    with pytest.raises(ConfigError, match="landscape 'nonsense' does not exist"):
+        make_plan(make_task(), Settings("sim:nonsense"))

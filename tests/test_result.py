@@ -1,0 +1,135 @@
+"""result.json: real results of every kind fit the documented schema."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import fields, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from scripted import Scripted, make_run, make_task, model
+
+from promptopt.config import Settings
+from promptopt.promptfile import format_prompt, parse
+from promptopt.result import Result
+from promptopt.run import Run
+from promptopt.types import Budget, Request
+
+DOCS = Path(__file__).parent.parent / "docs"
+SCHEMA = json.loads((DOCS / "result.schema.json").read_text(encoding="utf-8"))
+BUDGET = Budget(calls=200)
+
+
+def execute(run: Run) -> Result:
+    return asyncio.run(run.execute())
+
+
+def check(result: Result, folder: Path) -> dict[str, Any]:
+    """Check a result against the schema and its files; return result.json."""
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    assert text == result.to_json()
+    content: dict[str, Any] = json.loads(text)
+    Draft202012Validator(SCHEMA).validate(content)
+    best = (folder / "best.md").read_text(encoding="utf-8")
+    assert best == content["best"]["prompt"]
+    assert format_prompt(parse(best).prompt) == best
+    return content
+
+
+def test_schema_is_valid_and_describes_every_field() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert set(SCHEMA["properties"]) == {field.name for field in fields(Result)} - {"out"}
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            for name, child in node.get("properties", {}).items():
+                assert child.get("description"), name
+            if "properties" in node:
+                assert node["additionalProperties"] is False
+                assert set(node["required"]) == set(node["properties"])
+            for child in node.values():
+                walk(child)
+
+    walk(SCHEMA)
+    page = (DOCS / "result.md").read_text(encoding="utf-8")
+    for name in SCHEMA["properties"]:
+        assert f"`{name}`" in page
+
+
+def test_budget_exhausted(tmp_path: Path) -> None:
+    content = check(
+        execute(make_run(tmp_path, Scripted(model), settings=Settings("sim", budget=BUDGET))), tmp_path
+    )
+    assert content["status"] == "budget_exhausted"
+    assert content["improvement"]["verdict"] in ("proven", "not_proven", "worse")
+    assert content["spend"]["by_phase"]["proof"]["calls"] <= 60
+    whole, phases = content["spend"], content["spend"]["by_phase"].values()
+    assert whole["calls"] == sum(part["calls"] for part in phases) == whole["attempts"]
+    assert whole["cost_usd"] == pytest.approx(0.001 * whole["calls"])
+
+
+def test_completed(tmp_path: Path) -> None:
+    def echo(request: Request) -> str:
+        return "red" if "</prompt>" not in request.messages[-1].content else "<prompt>Name the colour.</prompt>"
+
+    settings = Settings("sim", budget=Budget(calls=900), optimizer="random", options={"max_shots": "0"})
+    result = execute(make_run(tmp_path, Scripted(echo), settings=settings))
+    content = check(result, tmp_path)
+    assert content["status"] == "completed"
+    assert content["best"]["prompt"] == content["initial"]["prompt"]
+    assert content["improvement"]["delta"] == 0
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    run: Run
+
+    def stop_after(request: Request) -> str:
+        if len(transport.requests) == 50:
+            run.stop.set()
+        return model(request)
+
+    transport = Scripted(stop_after)
+    run = make_run(tmp_path, transport, settings=Settings("sim", budget=BUDGET))
+    content = check(execute(run), tmp_path)
+    assert content["status"] == "interrupted"
+    assert content["improvement"] is None
+    assert content["best"]["test"] is None
+
+
+def test_failed(tmp_path: Path) -> None:
+    class Broken:
+        name = "broken"
+
+        def score(self, reply: str, example: object) -> float:
+            raise ValueError("no")
+
+    task = replace(make_task(), metric=Broken())  # type: ignore[arg-type]
+    run = make_run(tmp_path, Scripted(model), task=task, settings=Settings("sim", budget=BUDGET))
+    content = check(execute(run), tmp_path)
+    assert content["status"] == "failed"
+    assert "raised" in content["reason"]
+    assert content["initial"]["dev"] is None
+
+
+def test_no_proof_and_unknown_cost(tmp_path: Path) -> None:
+    settings = Settings("sim", budget=BUDGET, proof_examples=0)
+    run = make_run(tmp_path, Scripted(model, cost_usd=None, usage=None), settings=settings)
+    content = check(execute(run), tmp_path)
+    assert content["improvement"] is None
+    assert content["task"]["test"] == 0
+    assert content["spend"]["cost_usd"] is None
+    assert content["spend"]["by_role"]["task"]["cost_usd"] is None
+    assert content["spend"]["by_phase"]["proof"]["cost_usd"] == 0
+
+
+def test_text_in_json_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    result = execute(make_run(tmp_path, Scripted(model), settings=Settings("sim", budget=BUDGET)))
+    nasty = "\x1b[31m\x9b\u202e\ufeff\x7f é"
+    text = replace(result, reason=nasty, spend=replace(result.spend, cost_usd=Decimal("0.1"))).to_json()
+    assert not set(nasty[:-2]) - {"[", "3", "1", "m"} & set(text)
+    assert "é" in text
+    assert json.loads(text)["reason"] == nasty
