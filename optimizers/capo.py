@@ -112,7 +112,7 @@ class Capo:
     race: Literal["sound", "paper"] = "sound"
     shuffles_blocks: bool = True
     has_reasoning: bool = True
-    shrinkage: float = 10.0
+    shrinkage: float = 30.0
     patience: int = 5
 
     source: ClassVar[str] = "Zehle et al. 2025, arXiv 2504.16005"
