@@ -96,11 +96,27 @@ class RunState:
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     births: dict[str, int] = field(default_factory=dict)
     proposals: list[Candidate] = field(default_factory=list)
+    tried: set[str] = field(default_factory=set)
     saved_cells: set[tuple[str, str]] = field(default_factory=set)
     unused_examples: dict[str, str] = field(default_factory=dict)
     n_unparsed: int = 0
     n_refused_candidates: int = 0
     _counted: set[bytes] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Remember which examples are dev's: only there is a candidate tried, train makes demonstrations."""
+        self._dev = {example.id for example in self.task.dev}
+
+    def keep(self, ids: tuple[str, str], cell: Cell) -> None:
+        """Store a cell by the ids of its candidate and example."""
+        self.cells[ids] = cell
+        if ids[1] in self._dev and ids[0] != self.task.initial.id:
+            self.tried.add(ids[0])
+
+    def dev_scores(self, candidate_id: str) -> list[float]:
+        """Return a candidate's scores on the dev examples that it was evaluated on."""
+        cells = (self.cells.get((candidate_id, example.id)) for example in self.task.dev)
+        return [cell.score.value for cell in cells if cell is not None]
 
     def meet(self, candidate: Candidate) -> int:
         """Return the birth number of a candidate; a new one is journaled.
@@ -295,7 +311,7 @@ def _store(
     score = Score(0.0, cause, is_parsed=False) if cause else judge_reply(state.task, output or "", example)
     if _ids(pair) not in state.cells:
         state.n_unparsed += not score.is_parsed
-        state.cells[_ids(pair)] = Cell(key, score, output, cause)
+        state.keep(_ids(pair), Cell(key, score, output, cause))
         state.journal.add_evaluation(
             *(candidate.id, example.id, 0),
             value=score.value,

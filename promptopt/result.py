@@ -201,12 +201,11 @@ def make_result(
     def scores(candidate: Candidate) -> PromptScores:
         return PromptScores(
             prompt=promptfile.format_prompt(candidate.prompt, front_matter),
-            dev=_split(state, candidate, task.dev),
+            dev=split_score(state.dev_scores(candidate.id)),
             test=None if proof is None else _split(state, candidate, task.test),
             prompt_tokens=prompt_tokens(candidate.prompt),
         )
 
-    tried = {candidate for candidate, _ in state.cells} - {initial.id}
     return Result(
         status="completed",
         reason="",
@@ -223,7 +222,7 @@ def make_result(
         initial=scores(initial),
         best=scores(best),
         improvement=proof,
-        proposals={"tried": len(tried), "accepted": sum(c.id != initial.id for c in state.proposals)},
+        proposals={"tried": len(state.tried), "accepted": sum(c.id != initial.id for c in state.proposals)},
         spend=spend_of(state),
         evaluations={
             "spent": len(state.cells),

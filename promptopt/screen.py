@@ -276,13 +276,12 @@ def _progress_line(run: Run) -> str:
         f"{state.phase}",
         f"{calls} {limits[0]} calls".replace("  ", " "),
         f"{dollars(cost)} {limits[1]}".strip(),
-        f"{len({c for c, _ in state.cells.copy()})} prompts tried",
+        f"{len(state.tried)} prompts tried",
     ]
     if state.proposals:
-        best = state.proposals[-1].id
-        scores = [cell.score.value for (name, _), cell in state.cells.copy().items() if name == best]
+        scores = state.dev_scores(state.proposals[-1].id)
         if scores:
-            parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} examples")
+            parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} dev examples")
     return f"{' | '.join(parts)} | {run.elapsed_s:.0f} s"
 
 
