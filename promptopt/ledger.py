@@ -64,6 +64,17 @@ class Amount(NamedTuple):
         """Return whether no part of this amount is above `limit`."""
         return self.calls <= limit.calls and self.tokens <= limit.tokens and self.usd <= limit.usd
 
+    def times(self, n: int) -> Amount:
+        """Return this amount `n` times."""
+        return Amount(self.calls * n, self.tokens * n, self.usd * n)
+
+    def count_in(self, limit: Amount) -> int:
+        """Return how often this amount fits into `limit`, never below 0."""
+        n = min(limit.calls // max(1, self.calls), limit.tokens // max(1, self.tokens))
+        if limit.usd.is_finite() and self.usd > 0:
+            n = min(n, int(limit.usd / self.usd))
+        return max(0, n)
+
     def excess(self, limit: Amount) -> str:
         """Name the parts that are above `limit`."""
         over = []

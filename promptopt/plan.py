@@ -51,7 +51,8 @@ class Forecast:
         worst_usd: a bound; None = a price is unknown, or no limit of calls, tokens or dollars was given.
         worst_tokens: a bound on input and output tokens; None = no limit was given.
         smallest_provable: smallest gain, in [0, 1], that the proof can show; None = none.
-        n_proof: test examples of the proof; 0 = no proof.
+        n_proof: test examples that the proof is expected to afford; 0 = no proof.
+        n_certain: those that its share affords even at worst.
     """
 
     calls: int
@@ -60,6 +61,7 @@ class Forecast:
     worst_tokens: int | None
     smallest_provable: float | None
     n_proof: int
+    n_certain: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ class Plan:
     """All that a run does, decided before it spends anything.
 
     Args:
-        task: with its test split cut to the examples of the proof, dev without the hold-out.
+        task: with its test split cut to the examples that the proof can afford at worst, dev without the
+            hold-out.
+        spare_test: further test examples, in random order, for what is left when the search has ended.
+        worst_pair: the most that two prompts can take on one example.
         holdout: examples that choose among finalists; empty where that costs more than it gives.
         limit: the whole budget.
         proof_reserve: the part of it that the search never gets.
@@ -85,6 +90,8 @@ class Plan:
     optimizer: registry.Optimizer
     models: Mapping[Role, ModelSpec]
     holdout: tuple[Example, ...]
+    spare_test: tuple[Example, ...]
+    worst_pair: Amount
     limit: Amount
     proof_reserve: Amount
     gate_reserve: Amount
@@ -146,10 +153,9 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     data_digest = _data_digest(task)
     sizing = _Sizing(task, settings, models, optimizer, max_prompt_tokens)
     limit = limit_of(_usd(settings.budget), settings.budget.calls, settings.budget.tokens)
-    n_proof = sizing.n_proof(limit)
+    proof_reserve, n_proof = sizing.proof(limit)
     _check_minimum(name, sizing, limit, n_proof)
-    task = _cut_test(task, settings, n_proof, said)
-    proof_reserve = _times(sizing.worst_task, 2 * n_proof)
+    task, spare = _cut_test(task, settings, n_proof, said)
     search_limit = limit.minus(proof_reserve)
     search_calls = sizing.search_calls(search_limit)
     task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_task, search_calls, said)
@@ -163,12 +169,14 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         optimizer=optimizer,
         models=models,
         holdout=holdout,
+        spare_test=spare,
+        worst_pair=sizing.worst_task.times(2),
         limit=limit,
         proof_reserve=proof_reserve,
         gate_reserve=gate_reserve,
         search_calls=search_calls,
         max_prompt_tokens=max_prompt_tokens,
-        forecast=sizing.forecast(limit, search_calls, n_proof, gate_reserve.calls),
+        forecast=sizing.forecast(limit, search_calls, (n_proof, len(spare)), gate_reserve.calls),
         concurrency=_concurrency(settings.concurrency, search_limit, sizing.worst_task, said),
         notes=tuple(said),
         data_digest=data_digest,
@@ -217,7 +225,7 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
 
 def _check_minimum(name: str, sizing: _Sizing, limit: Amount, n_proof: int) -> None:
     """Raise ConfigError, with the least budget that works, where the search cannot even start."""
-    search = limit.minus(_times(sizing.worst_task, 2 * n_proof))
+    search = limit.minus(sizing.proof(limit)[0])
     if sizing.can_search(search):
         return
     budget = sizing.settings.budget
@@ -239,10 +247,6 @@ def _usd(budget: Budget) -> Decimal | None:
     return None if budget.usd is None else Decimal(str(budget.usd))
 
 
-def _times(amount: Amount, n: int) -> Amount:
-    return Amount(amount.calls * n, amount.tokens * n, amount.usd * n)
-
-
 def _worst_task_call(task: Task, spec: ModelSpec, max_prompt_tokens: int) -> Amount:
     """Return the most that one answer of the task model can take, at the prompt's length limit."""
     longest = max(
@@ -254,20 +258,20 @@ def _worst_task_call(task: Task, spec: ModelSpec, max_prompt_tokens: int) -> Amo
     return spec.worst_case(spec.request((Message("system", text), Message("user", ""))))
 
 
-def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> Task:
-    """Return the task with the test examples of the proof only, drawn by seed."""
+def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> tuple[Task, tuple[Example, ...]]:
+    """Return the task with the test examples that are certain, and those to add if money is left; by seed."""
     n_test = len(task.test)
+    wanted = n_test if settings.proof_examples is None else min(n_test, settings.proof_examples)
     if n_test == 0 or settings.proof_examples == 0:
         said.append("no proof: the gain on unseen data will not be known")
     elif n_proof == 0:
         said.append("no proof: its share of the budget affords not one test example")
     elif n_proof < n_test:
-        reason = "as asked" if n_proof == settings.proof_examples else "30% of the budget affords no more"
-        said.append(
-            f"the proof takes {n_proof} of {n_test} test examples, drawn by seed {settings.seed} ({reason})"
-        )
-    order = np.random.default_rng([settings.seed, 1]).permutation(n_test)[:n_proof]
-    return replace(task, test=tuple(task.test[i] for i in sorted(order)))
+        more = f", and up to {wanted} if money is left" if n_proof < wanted else ", as asked"
+        said.append(f"the proof takes {n_proof} of {n_test} test examples, drawn by seed {settings.seed}{more}")
+    order = np.random.default_rng([settings.seed, 1]).permutation(n_test)[: wanted if n_proof else 0]
+    spare = tuple(task.test[i] for i in order[n_proof:])
+    return replace(task, test=tuple(task.test[i] for i in sorted(order[:n_proof]))), spare
 
 
 def _hold_out(
@@ -278,10 +282,7 @@ def _hold_out(
         return task, (), Amount()
     n_prompts = N_FINALISTS + 1
     share = _share(search, GATE_SHARE)
-    n_held = int(HOLDOUT_SHARE * len(task.dev))
-    n_held = min(n_held, share.calls // n_prompts, share.tokens // (n_prompts * worst.tokens))
-    if search.usd.is_finite() and worst.usd > 0:
-        n_held = min(n_held, int(share.usd / (n_prompts * worst.usd)))
+    n_held = min(int(HOLDOUT_SHARE * len(task.dev)), worst.times(n_prompts).count_in(share))
     if n_held < 10:
         return task, (), Amount()
     order = np.random.default_rng([settings.seed, 2]).permutation(len(task.dev))
@@ -289,7 +290,7 @@ def _hold_out(
     said.append(f"{n_held} dev examples are held out; they choose among the finalists")
     dev = tuple(example for i, example in enumerate(task.dev) if i not in held)
     holdout = tuple(example for i, example in enumerate(task.dev) if i in held)
-    return replace(task, dev=dev), holdout, _times(worst, n_prompts * n_held)
+    return replace(task, dev=dev), holdout, worst.times(n_prompts * n_held)
 
 
 def _share(limit: Amount, share: Decimal) -> Amount:
@@ -299,10 +300,7 @@ def _share(limit: Amount, share: Decimal) -> Amount:
 
 def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) -> int:
     """Return how many calls can be in flight at once: each holds its worst case."""
-    n = min(wanted, search.calls, search.tokens // worst.tokens)
-    if search.usd.is_finite() and worst.usd > 0:
-        n = min(n, int(search.usd / worst.usd))
-    n = max(1, n)
+    n = max(1, min(wanted, worst.count_in(search)))
     if n < wanted:
         said.append(
             f"concurrency lowered from {wanted} to {n}: the budget can hold no more calls at their worst case "
@@ -336,7 +334,7 @@ class _Sizing:
     def worst_task(self) -> Amount:
         """The most that the task model can take for one prompt on one example."""
         one = _worst_task_call(self.task, self.models["task"], self.max_prompt_tokens)
-        return _times(one, self.task.calls_per_example)
+        return one.times(self.task.calls_per_example)
 
     @cached_property
     def worst_writer(self) -> Amount:
@@ -379,14 +377,17 @@ class _Sizing:
             is_known = is_known and each_usd is not None
         return tokens, usd if is_known else None
 
-    def n_proof(self, limit: Amount) -> int:
-        """Return how many test examples the proof takes: what was asked for, or 30% of the budget affords."""
+    def proof(self, limit: Amount) -> tuple[Amount, int]:
+        """Return the proof's share of the budget, and how many test examples it affords at worst.
+
+        The share is the worst case of all of them, or of those asked for, at most 30% of each limit.
+        """
         wanted, n_test = self.settings.proof_examples, len(self.task.test)
-        share, worst = limit if wanted is not None else _share(limit, PROOF_SHARE), self.worst_task
-        affordable = min(share.calls // 2, share.tokens // (2 * worst.tokens))
-        if share.usd.is_finite() and worst.usd > 0:
-            affordable = min(affordable, int(share.usd / (2 * worst.usd)))
-        return max(0, min(n_test, affordable, n_test if wanted is None else wanted))
+        share = limit if wanted is not None else _share(limit, PROOF_SHARE)
+        pair = self.worst_task.times(2)
+        whole = pair.times(n_test if wanted is None else min(n_test, wanted))
+        reserve = Amount(min(whole.calls, share.calls), min(whole.tokens, share.tokens), min(whole.usd, share.usd))
+        return reserve, pair.count_in(reserve)
 
     def search_calls(self, search: Amount) -> int:
         """Return how many answers the search can be expected to afford; the smallest of all limits."""
@@ -418,7 +419,7 @@ class _Sizing:
             amount = n * unit
             counts = {name: int(amount) if name == key else None for name in ("calls", "tokens")}
             limit = limit_of(amount if key == "usd" else None, counts["calls"], counts["tokens"])
-            return self.can_search(limit.minus(_times(self.worst_task, 2 * self.n_proof(limit))))
+            return self.can_search(limit.minus(self.proof(limit)[0]))
 
         low, high = 0, 1
         while not works(high) and high < 2**50:
@@ -430,8 +431,20 @@ class _Sizing:
             high += 1
         return (high * unit).quantize(unit, ROUND_UP)
 
-    def forecast(self, limit: Amount, search_calls: int, n_proof: int, n_gate: int) -> Forecast:
-        """Return what the whole run is expected to take, and its bound."""
+    def _expected_proof(self, limit: Amount, search_calls: int, n_certain: int, n_spare: int) -> int:
+        """Return how many test examples the proof's share usually affords, at least those that are certain."""
+        tokens, usd = self.usual("task", search_calls)
+        calls = self.task.calls_per_example
+        usual = Amount(2 * calls, 2 * calls * tokens, 2 * calls * (usd or Decimal(0)))
+        return max(n_certain, min(n_certain + n_spare, usual.count_in(_share(limit, PROOF_SHARE))))
+
+    def forecast(self, limit: Amount, search_calls: int, n_test: tuple[int, int], n_gate: int) -> Forecast:
+        """Return what the whole run is expected to take, and its bound.
+
+        Args:
+            n_test: test examples that the proof is certain of, and those that it may add.
+        """
+        n_proof = self._expected_proof(limit, search_calls, *n_test)
         by_role = dict(self.optimizer.forecast(search_calls))
         by_role["task"] = by_role.get("task", 0) + 2 * n_proof + n_gate
         calls = sum(by_role.values())
@@ -440,7 +453,7 @@ class _Sizing:
         if expected is not None and worst_usd is not None:
             expected = min(expected, worst_usd)
         provable = smallest_provable_gain(n_proof)
-        return Forecast(calls, expected, worst_usd, worst_tokens, provable, n_proof)
+        return Forecast(calls, expected, worst_usd, worst_tokens, provable, n_proof, n_test[0])
 
     def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
         """Return the most tokens and dollars that the limits let the run take; None = no bound."""

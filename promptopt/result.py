@@ -202,7 +202,7 @@ def make_result(
         return PromptScores(
             prompt=promptfile.format_prompt(candidate.prompt, front_matter),
             dev=split_score(state.dev_scores(candidate.id)),
-            test=None if proof is None else _split(state, candidate, task.test),
+            test=None if proof is None else _split(state, candidate, (*task.test, *plan.spare_test)),
             prompt_tokens=prompt_tokens(candidate.prompt),
         )
 
@@ -214,7 +214,7 @@ def make_result(
         seed=plan.settings.seed,
         task={
             **{"name": task.name, "metric": task.metric.name, "train": len(task.train)},
-            **{"dev": len(task.dev), "holdout": len(plan.holdout), "test": len(task.test)},
+            **{"dev": len(task.dev), "holdout": len(plan.holdout), "test": len(task.test) + len(plan.spare_test)},
         },
         models={
             role: {"name": spec.name, "is_simulated": spec.is_simulated} for role, spec in plan.models.items()

@@ -185,31 +185,42 @@ class Run:
         self, state: RunState, status: Status, reason: str, best: Candidate
     ) -> tuple[Status, str, Improvement | None]:
         """Compare best and initial prompt on the test split: the only place that reads it."""
-        examples = self.plan.task.test
-        if not examples:
+        if not self.plan.task.test:
             return status, reason, None
         state.phase = "proof"
-        initial = Candidate(self.plan.task.initial)
-        spent = _search_spent(state)
-        lease = Lease(self.plan.limit.minus(spent), self.stop)
-        candidates = [initial] if best.id == initial.id else [initial, best]
-        pairs = [(candidate, example) for candidate in candidates for example in examples]
+        rows: list[tuple[str, float, float]] = []
         try:
-            cells = await fill_cells(state, lease, "proof", pairs)
+            await self._compare_on_test(state, best, rows)
         except Interrupted as error:
             return "interrupted", str(error), None
         except BudgetExhausted as error:
-            return "budget_exhausted", f"the proof could not be completed: {error}", None
+            if not rows:
+                return "budget_exhausted", f"the proof could not be completed: {error}", None
         except (ProviderError, TaskError) as error:
             return "failed", f"the proof could not be completed: {error}", None
-        before, after = cells[: len(examples)], cells[-len(examples) :]
-        rows = [
-            (e.id, a.score.value, b.score.value)
-            for e, a, b in zip(examples, before, after, strict=True)
-            if a is not None and b is not None
-        ]
         comparison = stats.compare([row[1] for row in rows], [row[2] for row in rows])
         return status, reason, improvement(comparison, [row[0] for row in rows])
+
+    async def _compare_on_test(
+        self, state: RunState, best: Candidate, rows: list[tuple[str, float, float]]
+    ) -> None:
+        """Append (example id, initial score, best score): first the certain examples, then more in batches.
+
+        A batch is as large as what is left affords at worst; when it is paid, mostly more is left. Where this
+        ends depends on what answers cost, not on whether they are right.
+        """
+        initial = Candidate(self.plan.task.initial)
+        candidates = [initial] if best.id == initial.id else [initial, best]
+        lease = Lease(self.plan.limit.minus(_search_spent(state)), self.stop)
+        examples, spare = self.plan.task.test, self.plan.spare_test
+        while examples:
+            pairs = [(candidate, example) for candidate in candidates for example in examples]
+            cells = await fill_cells(state, lease, "proof", pairs)
+            for example, a, b in zip(examples, cells, cells[-len(examples) :], strict=False):
+                if a is not None and b is not None:
+                    rows.append((example.id, a.score.value, b.score.value))
+            n = self.plan.worst_pair.count_in(lease.available)
+            examples, spare = spare[:n], spare[n:]
 
     # Set-up -----------------------------------------------------------------------------------------
 
@@ -246,7 +257,7 @@ def make_transports(plan: Plan) -> dict[str, Transport]:
 
             simulator = Simulator(landscape(spec.name.partition(":")[2] or "default"))
             task = plan.task
-            simulator.learn((*task.train, *task.dev, *plan.holdout, *task.test))
+            simulator.learn((*task.train, *task.dev, *plan.holdout, *task.test, *plan.spare_test))
             transports[spec.name] = SimulatorTransport(simulator, spec)
     return transports
 

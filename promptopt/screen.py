@@ -189,7 +189,8 @@ def _demo_line(demo: Demo) -> str:
 def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
     """Return an example with the target and the answers of both prompts, for the screen."""
     task = run.plan.task
-    example = next(example for example in task.test if example.id == name)
+    tested = (*task.test, *run.plan.spare_test)
+    example = next(example for example in tested if example.id == name)
     shown = " | ".join(example.inputs[column] for column in task.shown_columns)
     lines = [f"  {name}: {_short(shown, 150)}"]
     if example.target is not None:
@@ -258,10 +259,13 @@ def _forecast_line(plan: Plan) -> str:
         return line
     if forecast.smallest_provable is None:
         return f"{line}; {forecast.n_proof} test examples cannot prove any gain: at least 6 are needed"
-    return (
-        f"{line}; the smallest gain that {forecast.n_proof} test examples can prove is "
+    line += (
+        f"; the smallest gain that {forecast.n_proof} test examples can prove is "
         f"{100 * forecast.smallest_provable:.1f} points"
     )
+    if forecast.n_certain == forecast.n_proof:
+        return line
+    return f"{line} ({forecast.n_certain} are certain, the others if calls cost what they usually do)"
 
 
 def _progress_line(run: Run) -> str:

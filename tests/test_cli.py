@@ -202,7 +202,7 @@ def test_raised_budget_goes_on_also_where_the_proof_grows(run: Runner) -> None:
     run(*optimize("--budget-calls", 200, "--out", "here"))
     done = run(*optimize("--budget-calls", 300, "--out", "here", "--json"))
     assert done.status == 0
-    assert json.loads(done.out)["spend"]["by_phase"]["proof"]["calls"] == 90
+    assert json.loads(done.out)["spend"]["by_phase"]["proof"]["calls"] >= 90
 
 
 def test_lists(run: Runner) -> None:
