@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
+
 from promptopt.demonstration import demonstrate, plain_output
 from promptopt.errors import ConfigError
 from promptopt.study import Study
-from promptopt.types import Candidate, Role
+from promptopt.types import Candidate, Role, ScoreTable
 
 VARY = """You write instructions for a language model.
 Task: {description}
@@ -74,7 +76,7 @@ class RandomSearch:
         dev = [study.task.dev[i] for i in order[: self._n_dev(study.size.n_calls)]]
         best = study.initial
         study.propose(best)
-        best_mean = (await study.evaluate([best], dev)).means()[0]
+        await study.evaluate([best], dev)
         seen, n_idle = {best.id}, 0
         while n_idle < self.patience:
             written = await study.map(self._variation, range(self.batch_size))
@@ -82,9 +84,9 @@ class RandomSearch:
             seen.update(new)
             n_idle = 0 if new else n_idle + 1
             for child in new.values():
-                mean = (await study.evaluate([child], dev)).means()[0]
-                if mean > best_mean:
-                    best, best_mean = child, mean
+                await study.evaluate([child], dev)
+                if is_better(study.scores([best, child], dev)):
+                    best = child
                     study.propose(best)
         return best
 
@@ -105,3 +107,9 @@ class RandomSearch:
         rows = [study.task.train[i] for i in study.rng.permutation(len(study.task.train))[:n_shots]]
         shots = [demonstrate(study.task, row, plain_output(text, row)) for row in rows]
         return study.candidate(text, shots, parents=[study.initial], operator="variation")
+
+
+def is_better(table: ScoreTable) -> bool:
+    """Return whether the second candidate has the higher mean on the examples that both completed."""
+    common = ~np.isnan(table.values).any(axis=0)
+    return bool(common.any() and table.values[1][common].sum() > table.values[0][common].sum())

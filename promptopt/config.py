@@ -250,11 +250,12 @@ def _metric(name: str, rows: data.Dataset, path: Path) -> tuple[Metric, str]:
     """Return the metric and, if `auto` picked it, why."""
     from promptopt.tasks import metrics
 
-    targets = [example.target for example in (*rows.train, *rows.dev, *rows.test)]
-    if name == "auto":
-        return metrics.choose(targets)
+    targets = [example.target for example in (*rows.train, *rows.dev)]
+    sealed = [example.target for example in rows.test]
+    chosen, reason = metrics.choose(targets) if name == "auto" else (None, "")
     try:
-        return metrics.load(name, targets), ""
+        metrics.load(chosen.name if chosen else name, sealed)  # only to check that test has fitting targets too
+        return chosen or metrics.load(name, targets), reason
     except ConfigError as error:
         raise (ConfigError(f"{path}: {error}") if name in metrics.METRICS else error) from error
 

@@ -121,4 +121,4 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     if not names:
         return "there are none"
-    return "valid: " + ", ".join(names) if len(names) <= MAX_LISTED else "none is near"
+    return "valid: " + ", ".join(names) if len(names) <= MAX_LISTED else "nothing near is known."

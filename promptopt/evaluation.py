@@ -7,13 +7,15 @@ in it. A failed call leaves its cell missing; it is asked again, and never count
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
 from inspect import iscoroutinefunction
 from typing import Any
 
+from promptopt import errors
 from promptopt.errors import (
     CallRefused,
     ContentRefused,
@@ -34,7 +36,11 @@ from promptopt.types import Candidate, Example, Message, Phase, Request, Respons
 
 # Above this share of missing cells in a batch (and above one), comparisons are not sound and the run ends.
 MAX_MISSING = 0.1
+_MAX_THREADS = 64
 N_ROUNDS = 3  # a batch is asked for so often before its gaps count as missing
+
+
+Gap = tuple[bytes, ProviderError]  # identity of a call that gave no answer, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,9 @@ class RunState:
     births: dict[str, int] = field(default_factory=dict)
     proposals: list[Candidate] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
+    refused: dict[bytes, CallRefused] = field(default_factory=dict)
+    fresh_gaps: list[str] = field(default_factory=list)
+    n_missing: int = 0
     saved_cells: set[tuple[str, str]] = field(default_factory=set)
     unused_examples: dict[str, str] = field(default_factory=dict)
     n_unparsed: int = 0
@@ -144,6 +153,19 @@ class RunState:
         self.tallies.setdefault((call.role, call.phase), Tally()).add(response, charged)
         self.journal.add_use(call.key, call.role, call.phase, path)
 
+    def carry_over(self, unknown_tokens: int) -> dict[bytes, Amount]:
+        """Count what the run used before its budget was raised, and return it by key: it is paid, and free now.
+
+        Args:
+            unknown_tokens: what an answer counts for whose endpoint reported no usage.
+        """
+        amounts = {}
+        for key, role, phase, response in self.journal.earlier_uses():
+            amounts[key] = actual_amount(response, Amount(1, unknown_tokens))
+            self._counted.add(key)
+            self.tallies.setdefault((role, phase), Tally()).add(response, amounts[key])
+        return amounts
+
     def call(self, request: Request, role: Role, *, keeps_request: bool = False) -> Call:
         """Return the call that asks `request` in the current phase."""
         timeout_s = self.models[role].timeout_s
@@ -151,27 +173,31 @@ class RunState:
 
 
 async def ask_all(
-    state: RunState, lease: Lease, path: str, calls: Sequence[Call]
+    state: RunState, lease: Lease, place: str, calls: Sequence[Call]
 ) -> list[Response | ProviderError]:
     """Return the answers to `calls`, in order; a failed call gives its error instead.
 
-    Calls are admitted in waves, each the longest prefix that is affordable at worst.
+    Calls are admitted in waves, each the longest prefix that is affordable at worst. A request that was
+    refused before is not asked again, nor one that an earlier session of the run went on without here.
 
     Raises:
         BudgetExhausted: a call does not fit; those before it have been answered and kept.
     """
     first_use = {call.key: call for call in reversed(calls)}
-    todo = [call for call in dict.fromkeys(first_use[call.key] for call in calls) if not lease.has(call.key)]
-    outcomes: dict[bytes, Response | ProviderError] = {}
-    for call in first_use.values():
+    known = {**state.refused, **gaps_at(state, place)}
+    outcomes: dict[bytes, Response | ProviderError] = {key: known[key] for key in first_use if key in known}
+    todo = []
+    for call in dict.fromkeys(first_use[call.key] for call in calls if call.key not in outcomes):
         if lease.has(call.key):
             outcomes[call.key] = await state.gateway.answer(call)
+        else:
+            todo.append(call)
     while todo:
         worst_cases = [state.models[call.role].worst_case(call.request) for call in todo]
         n = await lease.admit(worst_cases)
         wave, todo = todo[:n], todo[n:]
         replies = await asyncio.gather(*(state.gateway.answer(call) for call in wave), return_exceptions=True)
-        errors = [_settle(state, lease, path, *row) for row in zip(wave, replies, worst_cases, strict=False)]
+        errors = [_settle(state, lease, place, *row) for row in zip(wave, replies, worst_cases, strict=False)]
         for error in errors:
             if error is not None:
                 raise error
@@ -190,6 +216,8 @@ def _settle(
     """Charge what a reply took; return the error that must end the run, if there is one."""
     if isinstance(reply, BaseException):
         lease.settle(call.key, worst_case, None)
+        if isinstance(reply, CallRefused):
+            state.refused[call.key] = reply
         return None if leaves_a_gap(reply) else reply
     actual = actual_amount(reply, worst_case)
     lease.settle(call.key, worst_case, actual)
@@ -212,10 +240,27 @@ def actual_amount(response: Response, worst_case: Amount) -> Amount:
     return Amount(1, tokens, worst_case.usd if response.cost_usd is None else response.cost_usd)
 
 
+def gaps_at(state: RunState, place: str) -> dict[bytes, ProviderError]:
+    """Return the calls that an earlier session of the run went on without at a place, with their errors."""
+    rows = state.journal.event("gaps", place)
+    return {bytes.fromhex(key): getattr(errors, kind)(message) for key, (kind, message) in rows.items()}
+
+
+def note_gaps(state: RunState, place: str, gaps: Iterable[Gap]) -> None:
+    """Journal the calls that the run goes on without at a place, so that a resumed run does the same."""
+    rows = {key.hex(): (type(error).__name__, str(error)) for key, error in gaps}
+    if rows:
+        state.journal.add_event("gaps", place, 0, rows)
+        state.fresh_gaps.append(place)
+
+
 async def fill_cells(
-    state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
+    state: RunState, lease: Lease, place: str, pairs: Sequence[tuple[Candidate, Example]]
 ) -> list[Cell | None]:
     """Return the cells of `pairs`, evaluating those that this branch has not; None = missing.
+
+    Args:
+        place: names this batch, and no other of the run.
 
     Raises:
         BudgetExhausted: they do not all fit. If the number of calls alone shows it, nothing is spent.
@@ -225,18 +270,22 @@ async def fill_cells(
     for candidate, _ in pairs:
         state.meet(candidate)
     fill = _fill_by_call if state.task.predict is None else _fill_by_function
-    errors: dict[tuple[str, str], ProviderError] = {}
+    unique = list(dict.fromkeys(pairs))
+    gaps: dict[tuple[str, str], Gap] = {}
     for _ in range(N_ROUNDS):
-        todo = [pair for pair in dict.fromkeys(pairs) if not _is_free(state, lease, pair)]
-        todo = [pair for pair in todo if not isinstance(errors.get(_ids(pair)), CallRefused)]
+        final = {ids for ids, (_, error) in gaps.items() if isinstance(error, CallRefused)}
+        todo = [pair for pair in unique if not _is_free(state, lease, pair) and _ids(pair) not in final]
         if not todo:
             break
-        errors.update(await fill(state, lease, path, todo))
-    missing = [pair for pair in dict.fromkeys(pairs) if not _is_free(state, lease, pair)]
+        gaps = {ids: gaps[ids] for ids in final} | await fill(state, lease, place, todo)
+    missing = [pair for pair in unique if not _is_free(state, lease, pair)]
     if missing:
-        _check_missing(state, path, missing, len(set(pairs)), errors)
-    gaps = {_ids(pair) for pair in missing}
-    return [None if _ids(pair) in gaps else state.cells[_ids(pair)] for pair in pairs]
+        _check_missing([gaps[_ids(pair)][1] for pair in missing], len(unique))
+        state.n_missing += len(missing)
+    note_gaps(state, place, gaps.values())
+    await state.journal.committed()
+    lost = {_ids(pair) for pair in missing}
+    return [None if _ids(pair) in lost else state.cells[_ids(pair)] for pair in pairs]
 
 
 def _ids(pair: tuple[Candidate, Example]) -> tuple[str, str]:
@@ -248,37 +297,30 @@ def _is_free(state: RunState, lease: Lease, pair: tuple[Candidate, Example]) -> 
     return cell is not None and lease.has(cell.key)
 
 
-def _check_missing(
-    state: RunState,
-    path: str,
-    missing: list[tuple[Candidate, Example]],
-    n_cells: int,
-    errors: Mapping[tuple[str, str], ProviderError],
-) -> None:
-    causes = sorted({f"{type(errors[_ids(pair)]).__name__}: {errors[_ids(pair)]}" for pair in missing})
-    ids = sorted({example.id for _, example in missing})
-    state.journal.add_event("missing answers", path, len(state.cells), {"examples": ids, "causes": causes})
-    if len(missing) > max(1, MAX_MISSING * n_cells):
+def _check_missing(causes: Sequence[ProviderError], n_cells: int) -> None:
+    """Raise TooManyMissing if so many cells are missing that a comparison would not be sound."""
+    if len(causes) > max(1, MAX_MISSING * n_cells):
         raise TooManyMissing(
-            f"{len(missing)} of {n_cells} answers are missing after retries ({causes[0]}); a comparison would not "
-            "be sound. What was paid is kept: mend the cause, then run the same command to go on"
+            f"{len(causes)} of {n_cells} answers are missing after retries ({type(causes[0]).__name__}: "
+            f"{causes[0]}); a comparison would not be sound. What was paid is kept: mend the cause, then run the "
+            "same command to go on"
         )
 
 
 async def _fill_by_call(
-    state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
-) -> dict[tuple[str, str], ProviderError]:
+    state: RunState, lease: Lease, place: str, pairs: Sequence[tuple[Candidate, Example]]
+) -> dict[tuple[str, str], Gap]:
+    """Evaluate cells that are one call each; return those whose call gave an error."""
     calls = [cell_call(state, candidate, example) for candidate, example in pairs]
-    new = {call.key for call in calls if not lease.has(call.key)}
+    new = {call.key for call in calls if not lease.has(call.key) and call.key not in state.refused}
     await lease.require(Amount(calls=len(new)))
-    outcomes = await ask_all(state, lease, path, calls)
-    errors: dict[tuple[str, str], ProviderError] = {}
+    outcomes = await ask_all(state, lease, place, calls)
+    gaps: dict[tuple[str, str], Gap] = {}
     for pair, call, outcome in zip(pairs, calls, outcomes, strict=True):
-        error = _store(state, lease, pair, call.key, outcome)
-        if error is not None:
-            errors[_ids(pair)] = error
-    await state.journal.committed()
-    return errors
+        _store(state, lease, pair, call.key, outcome)
+        if isinstance(outcome, ProviderError):
+            gaps[_ids(pair)] = (call.key, outcome)
+    return gaps
 
 
 def cell_call(state: RunState, candidate: Candidate, example: Example) -> Call:
@@ -293,15 +335,15 @@ def _store(
     pair: tuple[Candidate, Example],
     key: bytes,
     outcome: Response | ProviderError | str,
-) -> ProviderError | None:
-    """Score an outcome and keep its cell; return the error that leaves it missing."""
+) -> None:
+    """Score an outcome and keep its cell; an error that its own candidate did not cause leaves it missing."""
     candidate, example = pair
     cause = None
     if isinstance(outcome, (ContextTooLong, ContentRefused)):
         cause, output = f"{type(outcome).__name__}: {outcome}", None
         lease.settle(key, Amount(), Amount())
     elif isinstance(outcome, ProviderError):
-        return outcome
+        return
     elif isinstance(outcome, Response):
         output = outcome.text
         if outcome.finish_reason == "content_filter":
@@ -320,7 +362,6 @@ def _store(
             cause=cause,
             key=key,
         )
-    return None
 
 
 def judge_reply(task: Task, reply: str, example: Example) -> Score:
@@ -348,27 +389,52 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
 
 
 async def _fill_by_function(
-    state: RunState, lease: Lease, path: str, pairs: Sequence[tuple[Candidate, Example]]
-) -> dict[tuple[str, str], ProviderError]:
+    state: RunState, lease: Lease, place: str, pairs: Sequence[tuple[Candidate, Example]]
+) -> dict[tuple[str, str], Gap]:
+    """Evaluate cells by the task's own function; return those whose calls gave an error."""
+    gaps: dict[tuple[str, str], Gap] = {}
+    known = gaps_at(state, place)
+    for start in range(0, len(pairs), _MAX_THREADS):
+        chunk = pairs[start : start + _MAX_THREADS]
+        outcomes = await _predict_all(state, lease, f"{place}/{start}", chunk, known)
+        for pair, outcome in zip(chunk, outcomes, strict=True):
+            if isinstance(outcome, BaseException) and not leaves_a_gap(outcome):
+                raise outcome
+            key = predict_key(pair)
+            _store(state, lease, pair, key, outcome)  # type: ignore[arg-type]
+            if isinstance(outcome, ProviderError):
+                gaps[_ids(pair)] = (key, outcome)
+            else:
+                lease.settle(key, Amount(), Amount())
+    return gaps
+
+
+def predict_key(pair: tuple[Candidate, Example]) -> bytes:
+    """Return the identity of a cell whose reply comes from the task's own function."""
+    return bytes.fromhex(digest("predict", *_ids(pair)))
+
+
+async def _predict_all(
+    state: RunState,
+    lease: Lease,
+    place: str,
+    pairs: Sequence[tuple[Candidate, Example]],
+    known: Mapping[bytes, ProviderError],
+) -> list[str | BaseException]:
+    """Run the task's function for each pair; a pair that an earlier session went on without keeps its error."""
     leases = lease.split(len(pairs))
+
+    async def one(i: int) -> str | ProviderError:
+        if predict_key(pairs[i]) in known:
+            leases[i].finish()
+            return known[predict_key(pairs[i])]
+        return await _predict(state, leases[i], threads, f"{place}/{i}", *pairs[i])
+
     # A thread for each: with fewer, calls that wait for money would keep others from ever starting.
     with ThreadPoolExecutor(len(pairs), "predict") as threads:
-        rows = enumerate(zip(leases, pairs, strict=True))
-        runs = (_predict(state, own, threads, f"{path}/{i}", *pair) for i, (own, pair) in rows)
-        outcomes = await asyncio.gather(*runs, return_exceptions=True)
+        outcomes = await asyncio.gather(*(one(i) for i in range(len(pairs))), return_exceptions=True)
     lease.join()
-    errors: dict[tuple[str, str], ProviderError] = {}
-    for pair, outcome in zip(pairs, outcomes, strict=True):
-        if isinstance(outcome, BaseException) and not leaves_a_gap(outcome):
-            raise outcome
-        key = bytes.fromhex(digest("predict", *_ids(pair)))
-        error = _store(state, lease, pair, key, outcome)  # type: ignore[arg-type]
-        if error is not None:
-            errors[_ids(pair)] = error
-        else:
-            lease.settle(key, Amount(), Amount())
-    await state.journal.committed()
-    return errors
+    return outcomes
 
 
 async def _predict(
@@ -405,7 +471,8 @@ class _Door:
 
     def __init__(self, state: RunState, lease: Lease, path: str, ids: tuple[str, str]) -> None:
         self._state, self._lease, self._path, self._ids = state, lease, path, ids
-        self._n_calls = 0
+        self._n_asked: Counter[str] = Counter()
+        self._gap: ProviderError | None = None
         self._open: set[asyncio.Task[Response | ProviderError]] = set()
         self._fatal: BaseException | None = None
 
@@ -414,13 +481,16 @@ class _Door:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         asked = tuple(Message(m["role"], m["content"]) for m in messages)
-        self._n_calls += 1
-        sample = f"{self._state.seed}/0/{'/'.join(self._ids)}/{self._n_calls}"
+        text = digest(asked)
+        self._n_asked[text] += 1  # by text: the order of concurrent calls depends on timing
+        sample = f"{self._state.seed}/0/{'/'.join(self._ids)}/{text}/{self._n_asked[text]}"
         call = self._state.call(self._state.models["task"].request(asked, sample), "task", keeps_request=True)
         task = asyncio.get_running_loop().create_task(self._ask(call))
         self._open.add(task)
         outcome = await asyncio.shield(task)
         if isinstance(outcome, ProviderError):
+            if not isinstance(outcome, (ContextTooLong, ContentRefused)):
+                self._gap = self._gap or outcome
             raise outcome
         return outcome
 
@@ -432,10 +502,12 @@ class _Door:
             raise
 
     async def close(self) -> None:
-        """Await calls that the function left behind; raise what it must not swallow, such as a spent budget."""
+        """Await calls left behind; raise what the function must not swallow: a spent budget, a failed call."""
         await asyncio.gather(*self._open, return_exceptions=True)
         if self._fatal is not None:
             raise self._fatal
+        if self._gap is not None:  # a failed call is missing data, whatever the function made of it
+            raise self._gap
 
     def blocking(self, loop: asyncio.AbstractEventLoop) -> Callable[..., Response]:
         """Return the same door for code that runs in another thread."""

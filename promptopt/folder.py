@@ -28,6 +28,7 @@ class locked:  # noqa: N801  # reads as a verb where it is used
     def __enter__(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _check_ours(self._folder)
             self._lock = FileLock(self._folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -43,6 +44,17 @@ class locked:  # noqa: N801  # reads as a verb where it is used
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()  # the file stays: who removes a lock may remove another's
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise ConfigError if the folder holds files but no run: a run would overwrite or bury them."""
+    if (folder / "journal.db").exists():
+        return
+    other = next((path.name for path in sorted(folder.iterdir()) if path.name != ".lock"), None)
+    if other is not None:
+        raise ConfigError(
+            f"{folder} is not empty ({other}) and holds no run; choose a new or empty folder for --out"
+        )
 
 
 def open_journal(folder: Path) -> Journal:

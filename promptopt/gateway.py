@@ -98,7 +98,8 @@ class Gateway:
         self._attempt_ids = itertools.count(journal.next_attempt_id())
         self._n_failures_in_a_row = 0
         self.deadlines: dict[Phase, float] = {}
-        self.n_live = 0
+        self.n_failed = 0
+        self.last_failure = ""
         self.n_from_journal = 0
 
     async def answer(self, call: Call) -> Response:
@@ -160,7 +161,8 @@ class Gateway:
                     f"the last {self._n_failures_in_a_row} calls failed ({error}); what was paid is kept: "
                     "check the endpoint, then run the same command to go on"
                 ) from error
-            raise
+            where = call.request.api_base or call.request.model
+            raise type(error)(f"{error} ({self._retry.n_attempts} attempts at {where}; is it up?)") from error
 
     async def _wait(self, call: Call, pause_s: float) -> None:
         """Wait before the next attempt, but neither past the phase's time nor when the user asks to stop."""
@@ -198,6 +200,8 @@ class Gateway:
             try:
                 response = await self._send(call, timeout_s)
             except (ProviderError, BudgetExhausted) as error:
+                self.n_failed += 1
+                self.last_failure = f"{type(error).__name__}: {error}"
                 self._journal.end_attempt(attempt_id, type(error).__name__, str(error))
                 await self._journal.committed()
                 raise
@@ -206,7 +210,6 @@ class Gateway:
             kept = call.request.messages if call.keeps_request else None
             self._journal.add_answer(call.key, call.request.model, response, _as_json(kept))
             await self._journal.committed()
-            self.n_live += 1
             return response
 
     async def _send(self, call: Call, timeout_s: float) -> Response:

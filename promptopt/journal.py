@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from promptopt.errors import JournalError
-from promptopt.types import Candidate, Demo, Prompt, Response, Usage
+from promptopt.types import Candidate, Demo, Phase, Prompt, Response, Role, Usage
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x50524F50  # "PROP": marks the file as ours
@@ -208,6 +208,11 @@ class Journal:
         text = json.dumps(payload, ensure_ascii=False, default=str)
         self._write("INSERT OR IGNORE INTO events VALUES (?,?,?,?,?)", (self.run_id, path, number, kind, text))
 
+    def forget_events(self, kind: str, paths: Sequence[str]) -> None:
+        """Remove events at some places: an attempt that failed there is made anew."""
+        for path in paths:
+            self._write("DELETE FROM events WHERE run_id = ? AND path = ? AND kind = ?", (self.run_id, path, kind))
+
     def start_session(self, started_at: str) -> int:
         """Begin a session of the run and return its id; attempts without an outcome become lost."""
         try:
@@ -234,7 +239,9 @@ class Journal:
     def raise_budget(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Journal that the budget was raised; places of earlier epochs may then be asked anew."""
         number = self._epoch
-        self.add_event("budget raised", "", number, {"before": dict(before), "after": dict(after)})
+        row = self._db.execute("SELECT COALESCE(MAX(answer_id), 0) FROM answers").fetchone()
+        payload = {"before": dict(before), "after": dict(after), "answers": row[0]}
+        self.add_event("budget raised", "", number, payload)
         self._flush()
         self._epoch = number + 1
 
@@ -312,6 +319,29 @@ class Journal:
             (self.run_id, kind),
         )
         return [json.loads(row[0]) for row in rows]
+
+    def earlier_uses(self) -> Iterator[tuple[bytes, Role, Phase, Response]]:
+        """Yield key, role, phase and answer of all that the run used before its budget was last raised."""
+        if self._epoch == 0:
+            return
+        last = self.events("budget raised")[-1]["answers"]
+        rows = self._db.execute(
+            "SELECT key, role, phase FROM uses JOIN answers USING (answer_id) WHERE run_id = ? AND answer_id <= ? "
+            "ORDER BY answer_id",
+            (self.run_id, last),
+        )
+        for key, role, phase in rows.fetchall():
+            response = self.answer(key)
+            assert response is not None
+            yield key, role, phase, response
+
+    def event(self, kind: str, path: str) -> dict[str, Any]:
+        """Return the payload of the first event of a kind at a place; empty if there is none."""
+        row = self._db.execute(
+            "SELECT payload FROM events WHERE run_id = ? AND path = ? AND number = 0 AND kind = ?",
+            (self.run_id, path, kind),
+        ).fetchone()
+        return json.loads(row[0]) if row else {}
 
     # Inside -------------------------------------------------------------------------------------
 

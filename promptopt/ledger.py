@@ -15,7 +15,7 @@ The same answer is charged once per branch, and once per run when the branches a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, ROUND_UP, Context, Decimal
 from typing import NamedTuple
 
@@ -152,6 +152,12 @@ class Lease:
         if self._inner is not None:
             for lease in self._inner.leases:
                 lease.collect(charges)
+
+    def precharge(self, charges: Mapping[bytes, Amount]) -> None:
+        """Charge answers that were paid before this lease was given; they are free in it."""
+        for key, amount in charges.items():
+            self._charges[key] = amount.exact()
+            self._spent = self._spent.plus(amount.exact())
 
     async def require(self, amount: Amount) -> None:
         """Return when `amount` is available, without holding it.

@@ -36,6 +36,7 @@ _WRITER_INPUT = 200
 _WRITER_WORDS = {True: 40, False: 150}
 _THINKING_TOKENS = 1000
 _EXPECTED_SECONDS = {True: 0.005, False: 2.0}
+_USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
 _MOST_CALLS = 10**7
 # A strategy's own text in a request to the optimizer model, for the first such call's worst case.
 _WRITER_BYTES = 4000
@@ -128,6 +129,8 @@ class Plan:
             "seed": self.settings.seed,
             "proof_examples": self.settings.proof_examples,
             "max_prompt_tokens": self.max_prompt_tokens,
+            "prices": [str(spec.prices) for spec in self.models.values()] if budget.usd is not None else [],
+            "predict": _predict_identity(task),
             "budget": {key: None if value is None else str(value) for key, value in asdict(budget).items()},
         }
 
@@ -146,7 +149,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     if settings.optimizer == "auto":
         said.append(f"optimizer {name}, picked by auto: the task has labels")
     _check_needs(name, optimizer, task)
-    models = _models(settings)
+    models = _models(settings, optimizer.requires)
     max_prompt_tokens = settings.max_prompt_tokens or max(2000, 4 * prompt_tokens(task.initial))
     if (n := prompt_tokens(task.initial)) > max_prompt_tokens:
         raise ConfigError(f"the prompt has about {n} tokens; raise --max-prompt-tokens above that")
@@ -183,12 +186,14 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     )
 
 
-def _models(settings: Settings) -> dict[Role, ModelSpec]:
+def _models(settings: Settings, needs: frozenset[str]) -> dict[Role, ModelSpec]:
+    """Return the models by role; a judge only for a strategy that needs one."""
     names: dict[Role, str] = {
         "task": settings.model,
         "optimizer": settings.optimizer_model or settings.model,
-        "judge": settings.judge_model or settings.model,
     }
+    if "judge" in needs:
+        names["judge"] = settings.judge_model or settings.model
     models: dict[Role, ModelSpec] = {}
     for role, name in names.items():
         if is_simulator(name):
@@ -208,6 +213,13 @@ def _models(settings: Settings) -> dict[Role, ModelSpec]:
                 " (dollars per million tokens), or limit --budget-calls or --budget-tokens instead"
             )
         models[role] = spec
+    budget = settings.budget
+    is_free = all(spec.price_in == 0 and spec.price_out == 0 for spec in models.values())
+    others = (budget.calls, budget.tokens, budget.seconds)
+    if is_free and budget.usd is not None and others == (None, None, None):
+        raise ConfigError(
+            "every price is 0, so --budget-usd limits nothing; add --budget-calls or --budget-tokens"
+        )
     return models
 
 
@@ -216,6 +228,14 @@ def _model_identity(spec: ModelSpec) -> dict[str, Any]:
         **{"name": spec.name, "max_tokens": spec.max_tokens, "temperature": spec.temperature},
         **{"api_base": spec.api_base},
     }
+
+
+def _predict_identity(task: Task) -> str:
+    """Return what tells a task's own function from another: its name and how often it calls."""
+    if task.predict is None:
+        return ""
+    name = getattr(task.predict, "__qualname__", type(task.predict).__qualname__)
+    return f"{name} x {task.calls_per_example}"
 
 
 def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
@@ -399,7 +419,7 @@ class _Sizing:
                 share = min(share, search.usd / usd)
             n = max(0, min(most, int(max(1, n) * share)))
         if self.settings.budget.seconds is not None:
-            each_s = _EXPECTED_SECONDS[self.models["task"].is_simulated] / self.settings.concurrency
+            each_s = _EXPECTED_SECONDS[self.models["task"].is_simulated] / _USUAL_CONCURRENCY
             by_time = int(self.settings.budget.seconds * float(1 - PROOF_SHARE) / each_s)
             n = min(n, max(by_time, self.optimizer.minimum_calls()))  # a guess of speed refuses no run
         return n

@@ -51,6 +51,14 @@ _REFUSAL_CODES: dict[str, type[CallRefused]] = {
 _RETRY_WORDS = ("retry in", "retrydelay", "try again in")
 
 
+_REMEDIES = {
+    "AuthenticationError": "; check the key in the environment",
+    "PermissionDeniedError": "; check what the key may do",
+    "PaymentRequiredError": "; check the account's credit",
+    "NotFoundError": "; check the model's name and --api-base",
+}
+
+
 class Transport(Protocol):
     """Sends one request, once, and returns the answer.
 
@@ -96,6 +104,11 @@ class ModelSpec:
     def is_noisy(self) -> bool:
         """Whether the same request may get another answer."""
         return self.temperature is None or self.temperature > 0
+
+    @property
+    def prices(self) -> tuple[Decimal | None, Decimal | None]:
+        """Dollars per input and per output token; None = unknown."""
+        return self.price_in, self.price_out
 
     def request(self, messages: tuple[Message, ...], sample: str = "") -> Request:
         """Return the request that asks this model."""
@@ -315,7 +328,7 @@ def classify(litellm: ModuleType, error: Exception) -> ProviderError:
         return _REFUSAL_CODES[code](message)
     for kind, ours in kinds:
         if isinstance(error, kind):
-            return ours(message)
+            return ours(message + _REMEDIES.get(type(error).__name__, ""))
     return RunRefused(f"{type(error).__name__}: {message}")
 
 

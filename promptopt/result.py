@@ -107,6 +107,7 @@ class Result:
         improvement: the proof; None if there was none (no test split, or the run did not get there).
         proposals: `tried` candidates evaluated, `accepted` as better than the incumbent.
         evaluations: cells `spent`, `saved_by_racing`, and `cached` (answers that were already there).
+        missing: answers still missing when a decision went on without them; never scored.
         unparsed: answers in which no answer could be found; they score 0.
         duration_s: seconds, over all sessions.
     """
@@ -124,6 +125,7 @@ class Result:
     proposals: dict[str, int]
     spend: Spend
     evaluations: dict[str, int]
+    missing: int
     unparsed: int
     duration_s: float
     version: str
@@ -229,6 +231,7 @@ def make_result(
             "saved_by_racing": len(state.saved_cells - state.cells.keys()),
             "cached": state.gateway.n_from_journal,
         },
+        missing=state.n_missing,
         unparsed=state.n_unparsed,
         duration_s=0.0,
         version=package_version(),

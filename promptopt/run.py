@@ -81,6 +81,7 @@ class Run:
         self._transports = transports
         self._retry = retry
         self._started = time.monotonic()
+        self._paid: dict[bytes, Amount] = {}
 
     async def execute(self) -> Result:
         """Run, or go on with a run that stands in the folder, and write its result.
@@ -99,6 +100,7 @@ class Run:
             session = journal.start_session(datetime.now(UTC).isoformat())
             self._started = time.monotonic() - elapsed_before_s
             self.state = state = self._make_state(journal)
+            self._paid = state.carry_over(self.plan.worst_pair.tokens)
             clock = asyncio.create_task(self._keep_time(journal, session, elapsed_before_s))
             try:
                 status, reason, best = await self._search(state)
@@ -107,6 +109,8 @@ class Run:
                     status, reason, proof = await self._prove(state, status, reason, best)
             finally:
                 clock.cancel()
+            if status == "failed":  # the gaps before an outage are its beginning: a resumed run asks again
+                journal.forget_events("gaps", state.fresh_gaps)
             journal.set_elapsed(session, self.elapsed_s - elapsed_before_s)
             await journal.committed()
             self.best = best
@@ -140,7 +144,8 @@ class Run:
         plan = self.plan
         search = plan.limit.minus(plan.proof_reserve)
         lease = Lease(search.minus(plan.gate_reserve), self.stop)
-        study = Study(state, lease, SearchSize(plan.search_calls))
+        lease.precharge(self._paid)
+        study = Study(state, lease, self._size(state))
         initial = Candidate(plan.task.initial)
         state.meet(initial)
         status: Status = "completed"
@@ -155,9 +160,23 @@ class Run:
         except (ProviderError, TaskError) as error:
             status, reason = "failed", str(error)
         best = best or (state.proposals[-1] if state.proposals else initial)
-        if status in ("completed", "budget_exhausted") and plan.holdout:
-            best = await self._choose(state, Lease(search.minus(lease.spent), self.stop), initial, best)
+        if status in ("failed", "interrupted") or not plan.holdout:
+            return status, reason, best
+        left = Lease(search.minus(lease.spent), self.stop)
+        left.precharge(dict.fromkeys(self._paid, Amount()))
+        try:
+            best = await self._choose(state, left, initial, best)
+        except Interrupted as error:
+            return "interrupted", str(error), best
+        except (ProviderError, TaskError) as error:
+            return "failed", f"choosing on the hold-out failed: {error}", best
         return status, reason, best
+
+    def _size(self, state: RunState) -> SearchSize:
+        """Return the size of the search: of the run's first session, so that a raised budget goes on with it."""
+        state.journal.add_event("size", "", 0, {"n_calls": self.plan.search_calls})
+        known = state.journal.event("size", "")
+        return SearchSize(known.get("n_calls", self.plan.search_calls))
 
     async def _choose(self, state: RunState, lease: Lease, initial: Candidate, best: Candidate) -> Candidate:
         """Return the finalist with the best hold-out mean; ties go to the search's order, then the initial."""
@@ -167,7 +186,7 @@ class Run:
         pairs = [(candidate, example) for candidate in candidates for example in self.plan.holdout]
         try:
             cells = await fill_cells(state, lease, "hold-out", pairs)
-        except (BudgetExhausted, Interrupted, ProviderError) as error:
+        except BudgetExhausted as error:
             state.journal.add_event("hold-out skipped", "", 0, {"reason": str(error)})
             return best
         n = len(self.plan.holdout)
@@ -211,7 +230,8 @@ class Run:
         """
         initial = Candidate(self.plan.task.initial)
         candidates = [initial] if best.id == initial.id else [initial, best]
-        lease = Lease(self.plan.limit.minus(_search_spent(state)), self.stop)
+        lease = Lease(self.plan.limit.minus(_spent(state)), self.stop)
+        lease.precharge(dict.fromkeys(self._paid, Amount()))
         examples, spare = self.plan.task.test, self.plan.spare_test
         while examples:
             pairs = [(candidate, example) for candidate in candidates for example in examples]
@@ -242,7 +262,7 @@ class Run:
             models=plan.models,
             gateway=gateway,
             journal=journal,
-            gate=Gate(plan.task, plan.max_prompt_tokens),
+            gate=Gate(plan.task.without_test(), plan.max_prompt_tokens),
             seed=plan.settings.seed,
             limits=plan.limit,
         )
@@ -397,9 +417,9 @@ def _make_run(
     return Run(plan, front_matter=front_matter)
 
 
-def _search_spent(state: RunState) -> Amount:
+def _spent(state: RunState) -> Amount:
+    """Return all that the run has taken so far, before its budget was raised too."""
     total = Amount()
-    for (_, phase), tally in state.tallies.items():
-        if phase == "search":
-            total = total.plus(tally.amount)
+    for tally in state.tallies.values():
+        total = total.plus(tally.amount)
     return total

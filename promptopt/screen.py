@@ -124,19 +124,21 @@ class Screen:
         with self._out.capture() as table:
             self._out.print(_score_table(result), soft_wrap=False)
         self._print("\n".join(line.rstrip() for line in Text.from_ansi(table.get()).plain.splitlines()))
-        self._difference(run)
+        self._difference(run, result)
         self._changed_examples(result, run)
         if result.out:
             self._print(f"\nEverything lies in {result.out}: best.md, result.json, journal.db, config.toml")
         if result.status == "interrupted":
             self._print(f"Interrupted. To go on, run the same command with --out {result.out}")
 
-    def _difference(self, run: Run) -> None:
+    def _difference(self, run: Run, result: Result) -> None:
         before, after = run.plan.task.initial, run.best.prompt if run.best else run.plan.task.initial
         if before.id == after.id:
             self._print("\nNo better prompt was found; best.md holds yours.", "bold")
             return
-        self._print("\nThe better prompt, as a difference ([-removed-], {+added+}):", "bold")
+        has_gained = result.improvement is None or result.improvement.delta > 0
+        title = "The better prompt" if has_gained else "The prompt found, no better on unseen data than yours"
+        self._print(f"\n{title}, as a difference ([-removed-], {{+added+}}):", "bold")
         self._out.print(word_difference(clean(before.instruction), clean(after.instruction)))
         for sign, title, demos in (
             ("-", "removed", [demo for demo in before.demos if demo not in after.demos]),
@@ -212,6 +214,7 @@ def verdict(result: Result) -> str:
         return {
             "interrupted": "Interrupted before the proof; the best prompt so far is kept.",
             "failed": "Failed; the best prompt so far is kept.",
+            "budget_exhausted": "No proof: none was asked for, or the time was over; the gain is not known.",
         }.get(result.status, "No proof was asked for; the gain on unseen data is not known.")
     n = result.best.test.n if result.best.test else 0
     low, high = proof.ci95
@@ -229,7 +232,8 @@ def verdict(result: Result) -> str:
         if least is None
         else f"the smallest gain that this test split could have proved is {100 * least:.1f} points"
     )
-    return f"Not proven: {figures}; {could}."
+    advice = "; keep yours" if proof.delta < 0 else ""
+    return f"Not proven: {figures}; {could}{advice}."
 
 
 def word_difference(before: str, after: str) -> Text:
@@ -260,7 +264,7 @@ def _forecast_line(plan: Plan) -> str:
     if forecast.smallest_provable is None:
         return f"{line}; {forecast.n_proof} test examples cannot prove any gain: at least 6 are needed"
     line += (
-        f"; the smallest gain that {forecast.n_proof} test examples can prove is "
+        f"; the smallest gain that {forecast.n_proof} test examples can prove is, at best, "
         f"{100 * forecast.smallest_provable:.1f} points"
     )
     if forecast.n_certain == forecast.n_proof:
@@ -286,6 +290,9 @@ def _progress_line(run: Run) -> str:
         scores = state.dev_scores(state.proposals[-1].id)
         if scores:
             parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} dev examples")
+    if state.gateway.n_failed:
+        last = _short(state.gateway.last_failure, 80)
+        parts.append(f"{state.gateway.n_failed} attempts failed, last: {last}")
     return f"{' | '.join(parts)} | {run.elapsed_s:.0f} s"
 
 
@@ -330,11 +337,13 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     facts.append(("status", f"{result.status.replace('_', ' ')} after {result.duration_s:.1f} s"))
     if result.unparsed:
         facts.append(("unparseable", f"{result.unparsed} answers, scored 0"))
+    if result.missing:
+        facts.append(("missing", f"{result.missing} answers, left out of the decisions"))
     n_failed = spend.attempts - spend.lost_in_flight - spend.calls
     if spend.lost_in_flight:
         facts.append(("lost in flight", f"{spend.lost_in_flight} answers, at a kill of the process"))
     if n_failed > 0:
-        facts.append(("failed", f"{n_failed} attempts, tried again"))
+        facts.append(("failed", f"{n_failed} attempts"))
     return facts
 
 

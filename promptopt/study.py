@@ -18,12 +18,14 @@ import numpy as np
 from promptopt import racing
 from promptopt.errors import (
     BudgetExhausted,
+    ContentRefused,
+    ContextTooLong,
     Interrupted,
     ProviderError,
     ReplayDiverged,
     TransientError,
 )
-from promptopt.evaluation import N_ROUNDS, Cell, RunState, ask_all, fill_cells
+from promptopt.evaluation import N_ROUNDS, Cell, RunState, ask_all, fill_cells, note_gaps
 from promptopt.gate import normal_form, prompt_tokens
 from promptopt.gateway import Call
 from promptopt.journal import Step
@@ -34,6 +36,8 @@ from promptopt.types import Candidate, Demo, Example, Message, Prompt, Role, Sco
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Refusals that a request brings upon itself; a text refused so is left out, all other failures end the run.
+_SPOILED = (ContextTooLong, ContentRefused)
 _FIELD = re.compile(r"\{(\w+)\}")
 # Streams of random numbers that belong to the framework, apart from the strategy's own in `Study.rng`.
 _RACE_STREAM = 2**31
@@ -156,11 +160,11 @@ class Study:
     async def generate(self, template: str, role: Role = "optimizer", n: int = 1, **fields: object) -> list[str]:
         """Return `n` texts that a model writes; `{name}` in `template` is replaced literally by a field.
 
-        A text whose request the endpoint refuses is missing: the list is then shorter than `n`.
+        A text is missing whose request a content filter stops or that is too long: the list is then shorter.
 
         Raises:
             BudgetExhausted: it does not fit.
-            TransientError: a call kept failing; the run ends as failed and can be resumed.
+            ProviderError: a call kept failing or was refused; the run ends as failed and can be resumed.
         """
         content = _FIELD.sub(lambda m: str(fields.get(m.group(1), m.group())), template)
         return await self._ask((Message("user", content),), role, n)
@@ -191,9 +195,9 @@ class Study:
         Raises:
             BudgetExhausted: they do not all fit; if the number of calls alone shows it, nothing is spent.
         """
-        self._next_ordinal()
+        place = f"{self._path_text}:{self._next_ordinal()}"
         pairs = [(candidate, example) for candidate in candidates for example in examples]
-        cells = await fill_cells(self._state, self._lease, self._path_text, pairs)
+        cells = await fill_cells(self._state, self._lease, place, pairs)
         return _table(tuple(candidates), tuple(examples), cells)
 
     async def race(
@@ -229,7 +233,8 @@ class Study:
         ordinal = self._next_ordinal()
         losses = dict(zip((c.id for c in candidates), penalties or [0.0] * len(candidates), strict=True))
         candidates = tuple({candidate.id: candidate for candidate in candidates}.values())
-        births = [self._state.meet(candidate) for candidate in candidates]
+        for candidate in candidates:
+            self._state.meet(candidate)
         pool = [e for e in (examples or self.task.dev) if e.id not in self._state.unused_examples]
         if len(candidates) <= keep:
             return Survivors(candidates, (float("nan"),) * len(candidates), 0, is_complete=True)
@@ -243,11 +248,12 @@ class Study:
             sum(s.stop - s.start for s in slices),
             keep,
             [self.tokens(candidate) for candidate in candidates],
-            births,
+            range(len(candidates)),  # not the numbers of their births, whose order in branches timing decides
             rule=rule or racing.Betting(),
             penalties=[losses[candidate.id] for candidate in candidates],
         )
-        is_complete = await self._run_race(race, candidates, [pool[s] for s in slices])
+        place = f"{self._path_text}:{ordinal}"
+        is_complete = await self._run_race(race, candidates, [pool[s] for s in slices], place)
         self._count_saved(race, candidates, [pool[s] for s in slices], is_complete)
         means = dict(zip(race.alive, race.means, strict=True))
         kept = race.ranking()[:keep]
@@ -301,16 +307,17 @@ class Study:
             self._check_place(Step(self._path_text, ordinal, i), call)
             calls.append(call)
         await self._lease.require(Amount(calls=sum(not self._lease.has(call.key) for call in calls)))
+        spot = f"{self._path_text}:{ordinal}"
         for _ in range(N_ROUNDS):
-            outcomes = await ask_all(self._state, self._lease, self._path_text, calls)
-            failed = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
-            if not failed:
+            outcomes = await ask_all(self._state, self._lease, spot, calls)
+            failed = [o for o in outcomes if isinstance(o, ProviderError) and not isinstance(o, _SPOILED)]
+            if not any(isinstance(error, TransientError) for error in failed):
                 break
         if failed:  # going on without it would make the run another one than it is without the failure
             raise failed[0]
-        for outcome in outcomes:
-            if isinstance(outcome, ProviderError):
-                self.note("refused writing", cause=f"{type(outcome).__name__}: {outcome}")
+        refused = [(c.key, o) for c, o in zip(calls, outcomes, strict=True) if isinstance(o, ProviderError)]
+        self._state.fresh_gaps.clear()  # what was written now hangs on the decisions that they led to
+        note_gaps(self._state, spot, refused)
         return [outcome.text for outcome in outcomes if not isinstance(outcome, ProviderError)]
 
     def _check_place(self, step: Step, call: Call) -> None:
@@ -326,7 +333,7 @@ class Study:
             )
 
     async def _run_race(
-        self, race: racing.Race, candidates: tuple[Candidate, ...], blocks: list[list[Example]]
+        self, race: racing.Race, candidates: tuple[Candidate, ...], blocks: list[list[Example]], place: str
     ) -> bool:
         """Feed blocks to a race until it is over; return whether it ended on its own."""
         for i_block, block in enumerate(blocks):
@@ -334,7 +341,7 @@ class Study:
                 break
             alive = [candidates[i] for i in race.alive]
             try:
-                table = await self._block_scores(race, alive, block)
+                table = await self._block_scores(race, alive, block, f"{place}.{i_block}")
             except BudgetExhausted:
                 if i_block == 0:
                     raise
@@ -355,11 +362,11 @@ class Study:
         return True
 
     async def _block_scores(
-        self, race: racing.Race, alive: list[Candidate], block: list[Example]
+        self, race: racing.Race, alive: list[Candidate], block: list[Example], place: str
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return float[alive, examples that all completed]; the others leave the race for everybody."""
         pairs = [(candidate, example) for candidate in alive for example in block]
-        flat = await fill_cells(self._state, self._lease, self._path_text, pairs)
+        flat = await fill_cells(self._state, self._lease, place, pairs)
         rows = [flat[i * len(block) : (i + 1) * len(block)] for i in range(len(alive))]
         usable = []
         for i, example in enumerate(block):

@@ -62,7 +62,7 @@ def test_prompt_as_text_path_and_prompt(tmp_path: Path) -> None:
 def test_metric_picked_by_the_targets_is_said(tmp_path: Path) -> None:
     task, notes = load_task(write_rows(tmp_path / "d.jsonl"))
     assert task.metric.name == "number"
-    assert any(note.startswith("metric number: all 30 targets are numbers") for note in notes)
+    assert any(note.startswith("metric number: all ") for note in notes)
     assert task.name == "d"
 
 

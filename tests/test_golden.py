@@ -13,8 +13,8 @@ from promptopt.promptfile import parse
 from promptopt.types import Budget
 
 GOLDEN = {
-    ("capo", 1, 200): ("b543a190", 7, 191),
-    ("capo", 2, 400): ("7d3807b3", 19, 400),
+    ("capo", 1, 200): ("b543a190", 7, 186),
+    ("capo", 2, 400): ("59af4c3d", 19, 400),
     ("random", 1, 200): ("1f8d90ce", 6, 188),
     ("random", 2, 400): ("79fb02af", 16, 398),
 }

@@ -181,7 +181,7 @@ def test_a_raised_budget_starts_an_epoch_with_new_places(path: Path) -> None:
         commit(journal)
     with Journal(path) as journal:
         assert journal.step_digest(step) == "after"
-        assert journal.events("budget raised") == [{"before": {"calls": 1}, "after": {"calls": 2}}]
+        assert journal.events("budget raised") == [{"before": {"calls": 1}, "after": {"calls": 2}, "answers": 0}]
         journal.raise_budget({"calls": 2}, {"calls": 3})
     with Journal(path) as journal:
         assert len(journal.events("budget raised")) == 2

@@ -110,7 +110,7 @@ def test_simulated_roles_are_named(tmp_path: Path) -> None:
     run, result = finished(tmp_path)
     assert shown(run, result).startswith("SIMULATED MODEL: these figures say nothing about a real one.")
     mixed = replace(result, models=result.models | {"task": {"name": "gpt", "is_simulated": False}})
-    assert shown(run, mixed).startswith("SIMULATED: the model of the role optimizer, judge is the built-in")
+    assert shown(run, mixed).startswith("SIMULATED: the model of the role optimizer is the built-in")
     real = {role: {"name": "gpt", "is_simulated": False} for role in result.models}
     assert "SIMULATED" not in shown(run, replace(result, models=real))
 
