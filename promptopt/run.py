@@ -51,6 +51,9 @@ from promptopt.study import SearchSize, Study
 from promptopt.task import Task
 from promptopt.types import Budget, Candidate, Prompt
 
+# Where time is limited, test examples are compared so many at a time: what is complete then counts.
+_TIMED_BATCH = 50
+
 
 class Run:
     """One run of a plan in a run folder; `execute` may be called once.
@@ -232,15 +235,17 @@ class Run:
         candidates = [initial] if best.id == initial.id else [initial, best]
         lease = Lease(self.plan.limit.minus(_spent(state)), self.stop)
         lease.precharge(dict.fromkeys(self._paid, Amount()))
-        examples, spare = self.plan.task.test, self.plan.spare_test
-        while examples:
+        queue = (*self.plan.task.test, *self.plan.spare_test)
+        most = _TIMED_BATCH if self.plan.settings.budget.seconds is not None else len(queue)
+        n = min(most, len(self.plan.task.test))
+        while queue and n:
+            examples, queue = queue[:n], queue[n:]
             pairs = [(candidate, example) for candidate in candidates for example in examples]
-            cells = await fill_cells(state, lease, "proof", pairs)
+            cells = await fill_cells(state, lease, f"proof:{len(rows)}", pairs)
             for example, a, b in zip(examples, cells, cells[-len(examples) :], strict=False):
                 if a is not None and b is not None:
                     rows.append((example.id, a.score.value, b.score.value))
-            n = self.plan.worst_pair.count_in(lease.available)
-            examples, spare = spare[:n], spare[n:]
+            n = min(most, self.plan.worst_pair.count_in(lease.available))
 
     # Set-up -----------------------------------------------------------------------------------------
 
