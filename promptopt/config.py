@@ -212,7 +212,7 @@ def load_task(
     path, name, settings = _find_data(source)
     metric = settings.get("metric", metric) if metric == "auto" else metric
     rows = data.load(path, seed=seed, target=target, input=input)
-    notes = list(rows.notes)
+    notes = [note.replace(str(path), name) if settings else note for note in rows.notes]
     chosen, reason = _metric(metric, rows, path)
     if reason:
         notes.append(f"metric {chosen.name}: {reason}")

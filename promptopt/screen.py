@@ -258,7 +258,7 @@ def _forecast_line(plan: Plan) -> str:
         line += "unknown cost (--price-in and --price-out tell the price)"
     else:
         worst = "unbounded" if forecast.worst_usd is None else dollars(forecast.worst_usd)
-        line += f"{dollars(forecast.expected_usd)} expected, {worst} at worst"
+        line += f"{dollars(forecast.expected_usd)} expected, {worst} at worst (every call at its longest)"
     if forecast.n_proof == 0:
         return line
     if forecast.smallest_provable is None:
