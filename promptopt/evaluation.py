@@ -394,12 +394,15 @@ async def _fill_by_function(
     """Evaluate cells by the task's own function; return those whose calls gave an error."""
     gaps: dict[tuple[str, str], Gap] = {}
     known = gaps_at(state, place)
+    # All or nothing: calls of one function that run at once must not compete for the last of a budget.
+    await lease.require(Amount(calls=len(pairs) * state.task.calls_per_example))
     for start in range(0, len(pairs), _MAX_THREADS):
         chunk = pairs[start : start + _MAX_THREADS]
         outcomes = await _predict_all(state, lease, f"{place}/{start}", chunk, known)
+        fatal = [o for o in outcomes if isinstance(o, BaseException) and not leaves_a_gap(o)]
+        if fatal:
+            raise fatal[0]
         for pair, outcome in zip(chunk, outcomes, strict=True):
-            if isinstance(outcome, BaseException) and not leaves_a_gap(outcome):
-                raise outcome
             key = predict_key(pair)
             _store(state, lease, pair, key, outcome)  # type: ignore[arg-type]
             if isinstance(outcome, ProviderError):

@@ -170,7 +170,7 @@ def test_calls_of_a_cell_are_paid_once(predict: Predict) -> None:
 
 
 @pytest.mark.parametrize("predict", [twice, twice_sync, gathering], ids=["async", "sync", "gathering"])
-@pytest.mark.parametrize("n_calls", [1, 7, 19])
+@pytest.mark.parametrize("n_calls", [20, 27, 39])
 def test_spent_budget_is_no_score(predict: Predict, n_calls: int) -> None:
     transport = Scripted(model)
 
@@ -181,6 +181,13 @@ def test_spent_budget_is_no_score(predict: Predict, n_calls: int) -> None:
     with pytest.raises(BudgetExhausted):
         fill(predict, limit_of(None, n_calls, None), n=20, transport=transport, check=check)
     assert len(transport.requests) == n_calls
+
+
+def test_nothing_is_spent_where_the_number_of_calls_alone_does_not_fit() -> None:
+    transport = Scripted(model)
+    with pytest.raises(BudgetExhausted, match="20 calls needed, 19 left"):
+        fill(twice, limit_of(None, 19, None), n=20, transport=transport, check=lambda state, lease: None)
+    assert transport.requests == []
 
 
 def test_spent_budget_is_no_score_even_if_the_function_swallows_it() -> None:
