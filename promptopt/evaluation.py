@@ -109,7 +109,6 @@ class RunState:
     saved_cells: set[tuple[str, str]] = field(default_factory=set)
     unused_examples: dict[str, str] = field(default_factory=dict)
     n_unparsed: int = 0
-    n_refused_candidates: int = 0
     _counted: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:

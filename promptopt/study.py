@@ -126,7 +126,6 @@ class Study:
         prompt = Prompt(normal_form(instruction), tuple(demos))
         reason = self._state.gate.refusal(prompt)
         if reason is not None:
-            self._state.n_refused_candidates += 1
             self.note("candidate refused", reason=reason, operator=operator, instruction=prompt.instruction)
             return None
         return Candidate(prompt, tuple(parent.id for parent in parents), operator, note)
