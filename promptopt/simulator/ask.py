@@ -81,34 +81,6 @@ class Contract:
     count: int = 1
 
 
-_COMPARE = re.compile(r"\b(?:which|better|prefer|choose|compare|winner|judge|pick)", re.IGNORECASE)
-_SIDE = r"\b(?:response|answer|output|reply|candidate|assistant|completion|solution)s?(?: set)?[ _]+"
-_SIDES = re.compile(_SIDE + r"['\"]?(?P<a>[A1])\b.*" + _SIDE + r"['\"]?(?P<b>[B2])\b", re.DOTALL | re.IGNORECASE)
-
-
-@lru_cache(maxsize=20_000)
-def _compares(tail: str) -> bool:
-    return _COMPARE.search(tail) is not None
-
-
-def sides(tail: str, whole: str) -> tuple[str, str, str, str] | None:
-    """Return name and text of the two replies that `whole` asks to choose from; None = no such wish."""
-    if not _compares(tail):
-        return None
-    found = _SIDES.search(whole)
-    if found is None:
-        return None
-    first = re.search(_SIDE + r"['\"]?" + found.group("a") + r"\b", whole, re.IGNORECASE)
-    names = (found.group("a").upper(), found.group("b").upper())
-    if first is None or names not in (("A", "B"), ("1", "2")):
-        return None
-    second = re.search(_SIDE + r"['\"]?" + found.group("b") + r"\b", whole[first.end() :], re.IGNORECASE)
-    if second is None:
-        return None
-    middle = first.end() + second.start()
-    return names[0], whole[first.end() : middle], names[1], whole[middle:]
-
-
 @lru_cache(maxsize=20_000)
 def wish(text: str) -> Wish | None:
     """Return what `text` asks to be written, prompt or critique; None = neither."""

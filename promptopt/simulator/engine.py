@@ -9,8 +9,10 @@ from decimal import Decimal
 
 from promptopt.simulator import ask
 from promptopt.simulator.answers import Targets, label_logprobs, write_answer
+from promptopt.simulator.comparison import is_asked, shows_pair, sides
 from promptopt.simulator.index import Index, Row, find_whole, make_row, uniforms
 from promptopt.simulator.landscapes import Landscape
+from promptopt.simulator.rating import is_rated
 from promptopt.simulator.reach import best_competence
 from promptopt.simulator.reading import QUESTION, REPLY, TURN, Reading, read
 from promptopt.simulator.writer import Material, write
@@ -53,7 +55,8 @@ class Simulator:
     def _reset(self) -> None:
         self._index: Index | None = None
         self._targets = Targets([])
-        self._readings: dict[tuple[tuple[Message, ...], str], Reading] = {}
+        # By prompt: its reading, and whether that it asks for an answer holds whatever the input is.
+        self._readings: dict[tuple[tuple[Message, ...], str], tuple[Reading, bool]] = {}
         # Where the last input stood; a guess that saves the search when the next call has the same prompt.
         self._frame = ("", "")
 
@@ -142,9 +145,9 @@ class Simulator:
             tail = frame[frame.rfind(QUESTION) + 1 :]
         if tail and (self._is_shown(row, tail) or ask.wish(tail) is not None):
             return None
-        if len(tail) > 20 and ask.sides(tail, frame) is not None:
+        reading, is_settled = self._readings.get((before, frame), (None, False))
+        if not is_settled and _is_judging(row, before, frame, tail):
             return None
-        reading = self._readings.get((before, frame))
         if reading is None:
             reading = self._read(before, frame, index)
         return row, reading
@@ -184,7 +187,7 @@ class Simulator:
         reading = read(text, salt, index, self.landscape, labels, is_json)
         if len(self._readings) >= _MAX_READINGS:
             self._readings.clear()
-        self._readings[(before, frame)] = reading
+        self._readings[(before, frame)] = (reading, not shows_pair(frame))
         return reading
 
     def _competence(self, row: Row, reading: Reading) -> float:
@@ -225,14 +228,36 @@ class Simulator:
         return text, label_logprobs(answer, labels, abs(margin), row, request.top_logprobs)
 
     def _write(self, request: Request, index: Index) -> str:
-        text = _joined(request.messages).replace(REPLY, "\n").replace(TURN, "\n").strip()
+        text = _plain(request.messages)
         sample = request.sample if request.temperature and request.temperature > 0 else ""
-        material = Material(text, index, self.landscape, self._targets.labels, f"{self.seed}/{sample}")
+        latest = _plain(_latest(request.messages))
+        material = Material(text, latest, index, self.landscape, self._targets.labels, f"{self.seed}/{sample}")
         return write(material) or _UNSURE
 
 
 def _joined(messages: tuple[Message, ...]) -> str:
     return "".join((REPLY if role == "assistant" else TURN) + content for role, content in messages)
+
+
+def _is_judging(row: Row, before: tuple[Message, ...], frame: str, tail: str) -> bool:
+    """Return whether replies to the input are shown, to be compared or rated."""
+    if len(tail) > 20 and sides(tail, frame) is not None:
+        return True
+    earlier = [message.content for message in before]
+    return is_asked(frame, earlier, row.texts) or is_rated(frame, earlier)
+
+
+def _plain(messages: tuple[Message, ...]) -> str:
+    return _joined(messages).replace(REPLY, "\n").replace(TURN, "\n").strip()
+
+
+def _latest(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages after the last reply, and the system's; a reply before is a demonstration."""
+    replies = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    if not replies or replies[-1] == len(messages) - 1:
+        return messages
+    last = replies[-1]
+    return (*(message for message in messages[:last] if message.role == "system"), *messages[last + 1 :])
 
 
 def _asked_row(rows: list[Row], messages: tuple[Message, ...]) -> Row:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from promptopt.simulator.ask import wanted_fields
 from promptopt.simulator.concepts import REASONING, concepts_of
@@ -50,6 +51,14 @@ class Format:
     thought: str = ""
 
 
+class Group(NamedTuple):
+    """A known input at [start, end) of some text."""
+
+    row: Row
+    start: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Shown:
     """A demonstration in a conversation: the row, where it stands, and whether its output is right."""
@@ -87,9 +96,9 @@ class Reading:
 
 def demonstrations(text: str, index: Index) -> Iterator[Shown]:
     """Yield the known inputs in `text` that are followed by an output, in order."""
-    groups = _groups(text, index)
-    for place, (row, start, end) in enumerate(groups):
-        limit = groups[place + 1][1] if place + 1 < len(groups) else len(text)
+    found = groups(text, index)
+    for place, (row, start, end) in enumerate(found):
+        limit = found[place + 1].start if place + 1 < len(found) else len(text)
         asked = text.find(QUESTION, end, limit)
         limit = min(end + _MAX_OUTPUT, asked if asked >= 0 else limit)
         output, stop = _output(text, end, limit, row.target or "")
@@ -100,19 +109,19 @@ def demonstrations(text: str, index: Index) -> Iterator[Shown]:
         yield Shown(row, start, stop, output, is_right, len(output) > len(target) + 60)
 
 
-def _groups(text: str, index: Index) -> list[tuple[Row, int, int]]:
-    # Columns of one row in succession are one input; [start, end) spans them.
-    groups: list[tuple[list[Row], int, int]] = []
+def groups(text: str, index: Index) -> list[Group]:
+    """Return the known inputs in `text`, in order; columns of one row in succession are one input."""
+    found: list[tuple[list[Row], int, int]] = []
     for hit in index.hits(text):
         rows = index.rows(hit.text)
-        if groups:
+        if found:
             # Identity, not equality: rows are few and comparing texts is slow.
-            shared = [row for row in groups[-1][0] if any(row is other for other in rows)]
-            if shared and len(shared[0].texts) > 1 and hit.text != text[groups[-1][1] : groups[-1][2]]:
-                groups[-1] = (shared, groups[-1][1], hit.end)
+            shared = [row for row in found[-1][0] if any(row is other for other in rows)]
+            if shared and len(shared[0].texts) > 1 and hit.text != text[found[-1][1] : found[-1][2]]:
+                found[-1] = (shared, found[-1][1], hit.end)
                 continue
-        groups.append((rows, hit.start, hit.end))
-    return [(rows[0], start, end) for rows, start, end in groups]
+        found.append((rows, hit.start, hit.end))
+    return [Group(rows[0], start, end) for rows, start, end in found]
 
 
 def _output(text: str, start: int, limit: int, target: str) -> tuple[str, int]:

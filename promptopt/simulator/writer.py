@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptopt.simulator import ask
+from promptopt.simulator.comparison import find
 from promptopt.simulator.concepts import CONCEPTS, concepts_of
-from promptopt.simulator.index import Hit, Index, Row, answer_in
+from promptopt.simulator.index import Hit, Index, Row
 from promptopt.simulator.landscapes import Landscape
 from promptopt.simulator.parents import criticism, description, parents
+from promptopt.simulator.rating import find_rating
 from promptopt.simulator.rewrite import Draws, insert, rewrite, say
+from promptopt.simulator.verdict import judged, rated
 
 _MEANING = re.compile(r"paraphras|same meaning|keep the meaning|preserv\w+ the meaning|semantic", re.IGNORECASE)
 _CHATTER = ("Sure, here is a new version.", "Of course! I tried to make it clearer:")
@@ -29,6 +32,7 @@ class Material:
 
     Args:
         text: the whole conversation.
+        latest: the part after the last reply in it, with the system's messages; mostly all of it.
         index: the known inputs.
         landscape: gives the writer's habits, and what would mend a shown failure.
         labels: all labels of the task; () = none.
@@ -36,6 +40,7 @@ class Material:
     """
 
     text: str
+    latest: str
     index: Index
     landscape: Landscape
     labels: tuple[str, ...]
@@ -49,9 +54,9 @@ def write(material: Material) -> str | None:
     tail = text[hits[-1].end :] if hits else text
     digest = hashlib.blake2b(f"{material.salt}\n{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     draws = Draws(digest)
-    sides = ask.sides(tail, text)
-    if sides is not None:
-        return _judged(sides, hits, material, ask.contract(tail, text), draws)
+    judgement = _judgement(material, draws)
+    if judgement is not None:
+        return judgement
     wish = ask.wish(tail) or ask.wish(text)
     contract = ask.contract(tail, text)
     shown = _shown(hits, material)
@@ -63,6 +68,18 @@ def write(material: Material) -> str | None:
         return _new_prompts(material, hits, shown, contract, draws)
     if ask.wants_prose(text):
         return _laid_out(contract, [_remark(draws)], _remark(draws), draws, 0.0)
+    return None
+
+
+def _judgement(material: Material, draws: Draws) -> str | None:
+    """Return the verdict or the rating that is asked for; None = neither is."""
+    for text in dict.fromkeys((material.latest, material.text)):
+        comparison = find(text, material.index)
+        if comparison is not None:
+            return judged(comparison, draws)
+        rating = find_rating(text, material.index)
+        if rating is not None:
+            return rated(rating, draws)
     return None
 
 
@@ -191,33 +208,3 @@ def _laid_out(contract: ask.Contract, texts: list[str], remark: str, draws: Draw
     if slip < sloppiness and whole != body:
         return f"{draws.choice(_CHATTER)}\n\n{whole}"
     return whole
-
-
-def _judged(
-    sides: tuple[str, str, str, str],
-    hits: list[Hit],
-    material: Material,
-    contract: ask.Contract,
-    draws: Draws,
-) -> str:
-    """Return the name of the reply that has more right answers; nine in ten judgements are sound."""
-    first, one, second, two = sides
-    targets = [row.target.lower() for row in _shown(hits, material) if row.target]
-
-    def n_right(reply: str) -> float:
-        answer, lowered = answer_in(reply).lower(), reply.lower()
-        whole = sum(re.search(rf"(?<!\w){re.escape(target)}(?!\w)", lowered) is not None for target in targets)
-        return whole + 0.5 * sum(answer.strip(" .").startswith(target) for target in targets)
-
-    lead = n_right(one) - n_right(two)
-    # Without a difference there is nothing to go by but taste.
-    is_first = draws.chance(0.5) if lead == 0 else draws.chance(0.9) == (lead > 0)
-    verdict = first if is_first else second
-    if not contract.blocks:
-        return verdict
-    last = len(contract.blocks) - 1
-    parts = (
-        f"{opening}{verdict if place == last else 'One reply is closer to what was asked.'}{closing}"
-        for place, (_, opening, closing) in enumerate(contract.blocks)
-    )
-    return "\n".join((*parts, contract.ending)).rstrip()
