@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from promptopt.config import Settings, load_task
+    from promptopt.contest import Survivors
     from promptopt.errors import (
         BudgetExhausted,
         ConfigError,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from promptopt.registry import Optimizer
     from promptopt.result import Result
     from promptopt.run import aoptimize, optimize
-    from promptopt.study import Study, Survivors
+    from promptopt.study import Study
     from promptopt.task import Task
     from promptopt.types import (
         Budget,
@@ -47,7 +48,7 @@ _HOMES = {
     "Optimizer": "registry",
     "Result": "result",
     "Study": "study",
-    "Survivors": "study",
+    "Survivors": "contest",
     "Task": "task",
     **dict.fromkeys(
         ("Budget", "Candidate", "Demo", "Example", "Metric", "Prompt", "Response", "Score", "ScoreTable"), "types"

@@ -1,4 +1,4 @@
-"""What one run knows and spends: its models, its cells, its tally; and how calls and cells are made.
+"""How cells are made: by one call each, or by the task's own function, and scored by its metric.
 
 A *cell* is one candidate on one example. A cell whose answer was already charged to a branch is free
 in it. A failed call leaves its cell missing; it is asked again, and never counts as a score of 0.
@@ -7,250 +7,31 @@ in it. A failed call leaves its cell missing; it is asked again, and never count
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from decimal import Decimal
 from inspect import iscoroutinefunction
 from typing import Any
 
-from promptopt import errors
+from promptopt.asking import N_ROUNDS, Cell, Gap, RunState, ask_all, gaps_at, note_gaps
 from promptopt.errors import (
     CallRefused,
     ContentRefused,
     ContextTooLong,
     PromptoptError,
     ProviderError,
-    ReservationBroken,
     TaskError,
     TooManyMissing,
 )
-from promptopt.gate import Gate
-from promptopt.gateway import Call, Gateway, leaves_a_gap
-from promptopt.journal import Journal
+from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
-from promptopt.providers import ModelSpec
-from promptopt.task import Task
-from promptopt.types import Candidate, Example, Message, Phase, Request, Response, Role, Score, digest
+from promptopt.task import UNSCORED, Task
+from promptopt.types import Candidate, Example, Message, Response, Score, digest
 
 # Above this share of missing cells in a batch (and above one), comparisons are not sound and the run ends.
 MAX_MISSING = 0.1
 _MAX_THREADS = 64
-N_ROUNDS = 3  # a batch is asked for so often before its gaps count as missing
-
-
-Gap = tuple[bytes, ProviderError]  # identity of a call that gave no answer, and why
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The outcome of one candidate on one example.
-
-    Args:
-        key: identity of the answer behind it.
-        cause: why a request that its own candidate spoiled scored 0; None = it was answered.
-    """
-
-    key: bytes
-    score: Score
-    output: str | None
-    cause: str | None = None
-
-
-@dataclass
-class Tally:
-    """Answers used, by role and phase; `cost_usd` None once a price was unknown."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: Decimal | None = Decimal(0)
-    amount: Amount = Amount()
-
-    def add(self, response: Response, charged: Amount) -> None:
-        """Count one answer, and what the budget is charged for it."""
-        self.calls += 1
-        self.amount = self.amount.plus(charged)
-        if response.usage is not None:
-            self.input_tokens += response.usage.input_tokens
-            self.output_tokens += response.usage.output_tokens
-        known = self.cost_usd is not None and response.cost_usd is not None
-        self.cost_usd = self.cost_usd + response.cost_usd if known else None  # type: ignore[operator]
-
-
-@dataclass
-class RunState:
-    """Everything that the studies of one run share.
-
-    Args:
-        task: without its test split during the search.
-        models: by role.
-        seed: the run's random seed.
-        limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
-    """
-
-    task: Task
-    models: Mapping[Role, ModelSpec]
-    gateway: Gateway
-    journal: Journal
-    gate: Gate
-    seed: int
-    limits: Amount
-    phase: Phase = "search"
-    tallies: dict[tuple[Role, Phase], Tally] = field(default_factory=dict)
-    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    births: dict[str, int] = field(default_factory=dict)
-    proposals: list[Candidate] = field(default_factory=list)
-    tried: set[str] = field(default_factory=set)
-    refused: dict[bytes, CallRefused] = field(default_factory=dict)
-    fresh_gaps: list[str] = field(default_factory=list)
-    n_missing: int = 0
-    saved_cells: set[tuple[str, str]] = field(default_factory=set)
-    unused_examples: dict[str, str] = field(default_factory=dict)
-    n_unparsed: int = 0
-    _counted: set[bytes] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        """Remember which examples are dev's: only there is a candidate tried, train makes demonstrations."""
-        self._dev = {example.id for example in self.task.dev}
-
-    def keep(self, ids: tuple[str, str], cell: Cell) -> None:
-        """Store a cell by the ids of its candidate and example."""
-        self.cells[ids] = cell
-        if ids[1] in self._dev and ids[0] != self.task.initial.id:
-            self.tried.add(ids[0])
-
-    def dev_scores(self, candidate_id: str) -> list[float]:
-        """Return a candidate's scores on the dev examples that it was evaluated on."""
-        cells = (self.cells.get((candidate_id, example.id)) for example in self.task.dev)
-        return [cell.score.value for cell in cells if cell is not None]
-
-    def meet(self, candidate: Candidate) -> int:
-        """Return the birth number of a candidate; a new one is journaled.
-
-        Raises:
-            TaskError: the gate refuses it, and the strategy did not ask.
-        """
-        birth = self.births.get(candidate.id)
-        if birth is None:
-            reason = self.gate.refusal(candidate.prompt)
-            if reason is not None:
-                raise TaskError(
-                    f"the strategy uses a candidate that the gate refuses ({reason}); make candidates with "
-                    "study.candidate, which returns None for such"
-                )
-            birth = self.births[candidate.id] = len(self.births)
-            self.journal.add_candidate(candidate, birth)
-        return birth
-
-    def count(self, call: Call, response: Response, charged: Amount, path: str) -> None:
-        """Count an answer of this run, once."""
-        if call.key in self._counted:
-            return
-        self._counted.add(call.key)
-        self.tallies.setdefault((call.role, call.phase), Tally()).add(response, charged)
-        self.journal.add_use(call.key, call.role, call.phase, path)
-
-    def carry_over(self, unknown_tokens: int) -> dict[bytes, Amount]:
-        """Count what the run used before its budget was raised, and return it by key: it is paid, and free now.
-
-        Args:
-            unknown_tokens: what an answer counts for whose endpoint reported no usage.
-        """
-        amounts = {}
-        for key, role, phase, response in self.journal.earlier_uses():
-            amounts[key] = actual_amount(response, Amount(1, unknown_tokens))
-            self._counted.add(key)
-            self.tallies.setdefault((role, phase), Tally()).add(response, amounts[key])
-        return amounts
-
-    def call(self, request: Request, role: Role, *, keeps_request: bool = False) -> Call:
-        """Return the call that asks `request` in the current phase."""
-        timeout_s = self.models[role].timeout_s
-        return Call(request, bytes.fromhex(request.digest), role, self.phase, timeout_s, keeps_request)
-
-
-async def ask_all(
-    state: RunState, lease: Lease, place: str, calls: Sequence[Call]
-) -> list[Response | ProviderError]:
-    """Return the answers to `calls`, in order; a failed call gives its error instead.
-
-    Calls are admitted in waves, each the longest prefix that is affordable at worst. A request that was
-    refused before is not asked again, nor one that an earlier session of the run went on without here.
-
-    Raises:
-        BudgetExhausted: a call does not fit; those before it have been answered and kept.
-    """
-    first_use = {call.key: call for call in reversed(calls)}
-    known = {**state.refused, **gaps_at(state, place)}
-    outcomes: dict[bytes, Response | ProviderError] = {key: known[key] for key in first_use if key in known}
-    todo = []
-    for call in dict.fromkeys(first_use[call.key] for call in calls if call.key not in outcomes):
-        if lease.has(call.key):
-            outcomes[call.key] = await state.gateway.answer(call)
-        else:
-            todo.append(call)
-    while todo:
-        worst_cases = [state.models[call.role].worst_case(call.request) for call in todo]
-        n = await lease.admit(worst_cases)
-        wave, todo = todo[:n], todo[n:]
-        replies = await asyncio.gather(*(state.gateway.answer(call) for call in wave), return_exceptions=True)
-        errors = [_settle(state, lease, place, *row) for row in zip(wave, replies, worst_cases, strict=False)]
-        for error in errors:
-            if error is not None:
-                raise error
-        outcomes.update((call.key, reply) for call, reply in zip(wave, replies, strict=True))  # type: ignore[misc]
-    return [outcomes[call.key] for call in calls]
-
-
-def _settle(
-    state: RunState,
-    lease: Lease,
-    path: str,
-    call: Call,
-    reply: Response | BaseException,
-    worst_case: Amount,
-) -> BaseException | None:
-    """Charge what a reply took; return the error that must end the run, if there is one."""
-    if isinstance(reply, BaseException):
-        lease.settle(call.key, worst_case, None)
-        if isinstance(reply, CallRefused):
-            state.refused[call.key] = reply
-        return None if leaves_a_gap(reply) else reply
-    actual = actual_amount(reply, worst_case)
-    lease.settle(call.key, worst_case, actual)
-    state.count(call, reply, actual, path)
-    over = actual.excess(worst_case)
-    is_limited = actual.tokens > worst_case.tokens and state.limits.tokens < Amount.endless().tokens
-    is_limited |= actual.usd > worst_case.usd and state.limits.usd.is_finite()
-    if over and is_limited:
-        return ReservationBroken(
-            f"{call.request.model} reported more than the worst case of a call ({over}); the run stops, since "
-            "its budget can no longer be guaranteed: lower --max-tokens or ask the endpoint's operator"
-        )
-    return None
-
-
-def actual_amount(response: Response, worst_case: Amount) -> Amount:
-    """Return what an answer took; what the endpoint does not report counts as the worst case."""
-    usage = response.usage
-    tokens = worst_case.tokens if usage is None else usage.input_tokens + usage.output_tokens
-    return Amount(1, tokens, worst_case.usd if response.cost_usd is None else response.cost_usd)
-
-
-def gaps_at(state: RunState, place: str) -> dict[bytes, ProviderError]:
-    """Return the calls that an earlier session of the run went on without at a place, with their errors."""
-    rows = state.journal.event("gaps", place)
-    return {bytes.fromhex(key): getattr(errors, kind)(message) for key, (kind, message) in rows.items()}
-
-
-def note_gaps(state: RunState, place: str, gaps: Iterable[Gap]) -> None:
-    """Journal the calls that the run goes on without at a place, so that a resumed run does the same."""
-    rows = {key.hex(): (type(error).__name__, str(error)) for key, error in gaps}
-    if rows:
-        state.journal.add_event("gaps", place, 0, rows)
-        state.fresh_gaps.append(place)
 
 
 async def fill_cells(
@@ -349,13 +130,18 @@ def _store(
             cause = "the content filter stopped the answer"
     else:
         output = outcome
-    score = Score(0.0, cause, is_parsed=False) if cause else judge_reply(state.task, output or "", example)
+    is_scored = state.task.is_scored
+    if cause:
+        score = Score(0.0 if is_scored else math.nan, cause, is_parsed=False)
+    else:
+        score = judge_reply(state.task, output or "", example)
     if _ids(pair) not in state.cells:
         state.n_unparsed += not score.is_parsed
-        state.keep(_ids(pair), Cell(key, score, output, cause))
+        logprobs = outcome.logprobs if isinstance(outcome, Response) else None
+        state.keep(_ids(pair), Cell(key, score, output, cause, logprobs))
         state.journal.add_evaluation(
             *(candidate.id, example.id, 0),
-            value=score.value,
+            value=score.value if is_scored else None,
             is_parsed=score.is_parsed,
             feedback=score.feedback,
             cause=cause,
@@ -364,7 +150,7 @@ def _store(
 
 
 def judge_reply(task: Task, reply: str, example: Example) -> Score:
-    """Return the metric's score of a reply.
+    """Return the metric's score of a reply; its value is NaN where the task has no scores.
 
     Raises:
         TaskError: the metric raised, or its value lies outside [0, 1].
@@ -377,9 +163,10 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
         raise TaskError(
             f"metric {task.metric.name!r} raised on example {example.id!r}: {type(error).__name__}: {error}"
         ) from error
-    if not 0 <= score.value <= 1:
+    if task.is_scored != (0 <= score.value <= 1):  # NaN lies in no interval
         raise TaskError(
-            f"metric {task.metric.name!r} gave {score.value} on example {example.id!r}; scores lie in [0, 1]"
+            f"metric {task.metric.name!r} gave {score.value} on example {example.id!r}; scores lie in "
+            f"[0, 1], and only the metric {UNSCORED} gives none (NaN)"
         )
     return score
 

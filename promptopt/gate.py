@@ -29,7 +29,7 @@ class Gate:
         self.max_prompt_tokens = max_prompt_tokens
         self._required = set(task.placeholders)
         self._kept = template.kept(task.initial.instruction)
-        self._roles = tuple(part.role for part in template.parts(task.initial.instruction))
+        self._roles = tuple(part.role for part in template.parts(KEEP_MARK.sub("", task.initial.instruction)))
         self._own = set(_word_runs(task.initial.instruction))
         self._copied = {run for example in task.train for run in _example_runs(example)} - self._own
 
@@ -60,7 +60,7 @@ class Gate:
         try:
             found = set(template.placeholders(text, self._task.columns))
             kept = template.kept(text)
-            roles = tuple(part.role for part in template.parts(text))
+            roles = tuple(part.role for part in template.parts(KEEP_MARK.sub("", text)))
         except ConfigError as error:
             return str(error)
         if found != self._required:

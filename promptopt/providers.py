@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import logging
+import math
 import os
 import time
 import warnings
@@ -84,6 +86,8 @@ class ModelSpec:
         price_out: dollars per output token; None = unknown.
         is_reasoning: whether the model thinks before it answers.
         timeout_s: seconds that one call may take.
+        top_logprobs: log-probabilities of the first answer token to ask for; 0 = none.
+        is_embedding: whether the model gives vectors of texts instead of replies.
     """
 
     name: str
@@ -94,6 +98,8 @@ class ModelSpec:
     price_out: Decimal | None = None
     is_reasoning: bool = False
     timeout_s: float = 120.0
+    top_logprobs: int = 0
+    is_embedding: bool = False
 
     @property
     def is_simulated(self) -> bool:
@@ -117,8 +123,10 @@ class ModelSpec:
             messages=messages,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
+            top_logprobs=self.top_logprobs,
             api_base=self.api_base,
             sample=sample if self.is_noisy else "",
+            is_embedding=self.is_embedding,
         )
 
     def worst_case(self, request: Request) -> Amount:
@@ -169,10 +177,12 @@ def find_model(
         is_reasoning = bool(info and info.get("supports_reasoning"))
         takes = _takes(litellm, wire_name(name, api_base), temperature=_temperature(role))
     default = MAX_TOKENS_WRITER if role == "optimizer" or is_reasoning else MAX_TOKENS_TASK
+    is_embedding = role == "embedding"
     return ModelSpec(
         name=name,
-        max_tokens=max_tokens or default,
-        temperature=_temperature(role) if takes else None,
+        max_tokens=0 if is_embedding else max_tokens or default,
+        is_embedding=is_embedding,
+        temperature=_temperature(role) if takes or is_embedding else None,
         api_base=api_base,
         price_in=(prices or listed)[0],
         price_out=(prices or listed)[1],
@@ -210,21 +220,25 @@ class LitellmTransport:
     async def send(self, request: Request, timeout_s: float) -> Response:
         """Return the answer to `request`; see Transport."""
         litellm = load_litellm()
+        ask, read = litellm.acompletion, self._response
+        if request.is_embedding:
+            ask, read = litellm.aembedding, self._vectors
         started = time.monotonic()
         try:
-            reply = await litellm.acompletion(**self._arguments(request), timeout=timeout_s, max_retries=0)
+            reply = await ask(**self._arguments(request), timeout=timeout_s, max_retries=0)
         except Exception as error:  # litellm's tree has no root; each is drawn anew, none kept
             raise classify(litellm, error) from error
-        return self._response(litellm, request, reply, time.monotonic() - started)
+        return read(litellm, request, reply, time.monotonic() - started)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "model": wire_name(request.model, request.api_base),
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-            "max_tokens": request.max_tokens,
-        }
-        if request.temperature is not None:
-            arguments["temperature"] = request.temperature
+        arguments: dict[str, Any] = {"model": wire_name(request.model, request.api_base)}
+        if request.is_embedding:
+            arguments |= {"input": [m.content for m in request.messages], "encoding_format": "float"}
+        else:
+            arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+            arguments["max_tokens"] = request.max_tokens
+            if request.temperature is not None:
+                arguments["temperature"] = request.temperature
         if request.top_logprobs:
             arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.api_base:
@@ -248,6 +262,19 @@ class LitellmTransport:
             finish_reason="content_filter" if extra.get("refusal") else str(choice.finish_reason or "unknown"),
             logprobs=_first_token(getattr(choice, "logprobs", None)),
         )
+
+    def _vectors(self, litellm: ModuleType, request: Request, reply: Any, latency_s: float) -> Response:
+        """Return the vectors as a JSON list, in the order of the texts."""
+        try:
+            rows = sorted(reply.data, key=lambda row: int(row["index"]))
+            vectors = [[float(value) for value in row["embedding"]] for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerFailed(f"{request.model} sent vectors that cannot be read: {error!r}") from error
+        is_complete = len(vectors) == len(request.messages) and len({len(vector) for vector in vectors}) == 1
+        if not is_complete or not all(math.isfinite(value) for vector in vectors for value in vector):
+            raise ServerFailed(f"{request.model} sent {len(vectors)} vectors for {len(request.messages)} texts")
+        usage = _usage(getattr(reply, "usage", None))
+        return Response(json.dumps(vectors), usage, self._cost(litellm, request, reply, usage), latency_s)
 
     def _cost(self, litellm: ModuleType, request: Request, reply: Any, usage: Usage | None) -> Decimal | None:
         if usage is None:
@@ -285,6 +312,13 @@ class SimulatorTransport:
             return response
         cost = self._spec.price(response.usage.input_tokens, response.usage.output_tokens)
         return replace(response, cost_usd=cost)
+
+
+def takes_logprobs(spec: ModelSpec) -> bool:
+    """Return whether litellm would ask the model for log-probabilities; whether it gives them, a call shows."""
+    return spec.is_simulated or _takes(
+        load_litellm(), wire_name(spec.name, spec.api_base), logprobs=True, top_logprobs=1
+    )
 
 
 def wire_name(name: str, api_base: str | None) -> str:
@@ -353,7 +387,8 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _temperature(role: Role) -> float:
-    return 1.0 if role == "optimizer" else 0.0
+    """Return a role's temperature; the judge's is SPO's (arXiv 2502.06855): at 0, votes would be copies."""
+    return {"optimizer": 1.0, "judge": 0.3}.get(role, 0.0)
 
 
 def _check_name_and_key(litellm: ModuleType, name: str, api_base: str | None) -> None:
@@ -418,5 +453,6 @@ def _first_token(raw: Any) -> tuple[tuple[str, float], ...] | None:
     content = getattr(raw, "content", None)
     if not content:
         return None
-    first = next((token for token in content if token.token.strip()), content[0])
+    # Marks such as ** before the answer tell nothing; they are asked for by no label.
+    first = next((token for token in content if any(map(str.isalnum, token.token.strip("Ġ▁Ċ")))), content[0])
     return tuple((top.token, float(top.logprob)) for top in first.top_logprobs or [first])

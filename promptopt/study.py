@@ -8,14 +8,19 @@ same seed gives the same run, whatever the latencies, and a killed run repeats i
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from promptopt import racing
+from promptopt import judging, label, racing
+from promptopt.asking import N_ROUNDS, Cell, RunState, ask_all, note_gaps
+from promptopt.contest import Contest, Survivors
+from promptopt.embedding import ngram_vectors
 from promptopt.errors import (
     BudgetExhausted,
     ContentRefused,
@@ -23,24 +28,32 @@ from promptopt.errors import (
     Interrupted,
     ProviderError,
     ReplayDiverged,
+    TaskError,
     TransientError,
 )
-from promptopt.evaluation import N_ROUNDS, Cell, RunState, ask_all, fill_cells, note_gaps
+from promptopt.evaluation import fill_cells
 from promptopt.gate import normal_form, prompt_tokens
 from promptopt.gateway import Call
 from promptopt.journal import Step
+from promptopt.judging import Hearing, Verdict
 from promptopt.ledger import Amount, Lease
 from promptopt.task import Task
+from promptopt.template import render_inputs, substitute
+from promptopt.tokens import TokenizedPrompt, tokenized
 from promptopt.types import Candidate, Demo, Example, Message, Prompt, Role, ScoreTable
+from promptopt.vocabulary import task_words, word_list
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 # Refusals that a request brings upon itself; a text refused so is left out, all other failures end the run.
 _SPOILED = (ContextTooLong, ContentRefused)
-_FIELD = re.compile(r"\{(\w+)\}")
 # Streams of random numbers that belong to the framework, apart from the strategy's own in `Study.rng`.
 _RACE_STREAM = 2**31
+# Questions of one judge call: more make long requests, in which verdicts rub off on each other.
+MAX_QUESTIONS = 5
+# Texts of one embedding call; OpenAI takes 2,048, others less.
+MAX_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -52,23 +65,6 @@ class SearchSize:
     """
 
     n_calls: int
-
-
-@dataclass(frozen=True)
-class Survivors:
-    """The outcome of a race.
-
-    Args:
-        candidates: those left, best first.
-        means: their mean scores on the common examples, in the same order.
-        n_examples: how many examples all of them were compared on.
-        is_complete: False if the budget ended the race early.
-    """
-
-    candidates: tuple[Candidate, ...]
-    means: tuple[float, ...]
-    n_examples: int
-    is_complete: bool
 
 
 class Study:
@@ -87,6 +83,7 @@ class Study:
         self._path = path
         self._ordinal = 0
         self._n_events = 0
+        self._tells_labels = False  # of this branch: if all shared it, timing would decide who is checked
         self.size = size
         self.rng = np.random.default_rng(np.random.SeedSequence(state.seed, spawn_key=path))
 
@@ -165,27 +162,27 @@ class Study:
             BudgetExhausted: it does not fit.
             ProviderError: a call kept failing or was refused; the run ends as failed and can be resumed.
         """
-        content = _FIELD.sub(lambda m: str(fields.get(m.group(1), m.group())), template)
-        return await self._ask((Message("user", content),), role, n)
+        messages = (Message("user", substitute(template, fields)),)
+        replies = await self._ask([messages] * n, role)
+        return [reply for reply in replies if reply is not None]
 
     async def write(self, template: str, tag: str, role: Role = "optimizer", **fields: object) -> str | None:
         """Return what a model writes between `<tag>` and `</tag>`; one repair is asked for if it is missing.
 
         None = there was no such text in either reply: chatter never becomes a prompt.
         """
-        content = _FIELD.sub(lambda m: str(fields.get(m.group(1), m.group())), template)
-        asked = (Message("user", content),)
-        replies = await self._ask(asked, role, 1)
-        if not replies:
+        asked = (Message("user", substitute(template, fields)),)
+        reply = (await self._ask([asked], role))[0]
+        if reply is None:
             return None
-        found = tagged(replies[0], tag)
+        found = tagged(reply, tag)
         if found is None:
             plea = f"Your reply holds no text between <{tag}> and </{tag}>. Send it again, between these tags."
-            repair = (*asked, Message("assistant", replies[0]), Message("user", plea))
-            replies = await self._ask(repair, role, 1)
-            found = tagged(replies[0], tag) if replies else None
+            repair = (*asked, Message("assistant", reply), Message("user", plea))
+            again = (await self._ask([repair], role))[0]
+            found = None if again is None else tagged(again, tag)
             if found is None:
-                self.note("unparsed reply", tag=tag, reply=replies[0] if replies else "")
+                self.note("unparsed reply", tag=tag, reply=again or "")
         return found
 
     async def evaluate(self, candidates: Sequence[Candidate], examples: Sequence[Example]) -> ScoreTable:
@@ -194,10 +191,130 @@ class Study:
         Raises:
             BudgetExhausted: they do not all fit; if the number of calls alone shows it, nothing is spent.
         """
-        place = f"{self._path_text}:{self._next_ordinal()}"
-        pairs = [(candidate, example) for candidate in candidates for example in examples]
-        cells = await fill_cells(self._state, self._lease, place, pairs)
-        return _table(tuple(candidates), tuple(examples), cells)
+        return _table(tuple(candidates), tuple(examples), await self._cells(candidates, examples))
+
+    async def offers_label_logprobs(self) -> bool:
+        """Return whether the task model reports log-probabilities that tell the labels apart.
+
+        Asks once, for the initial prompt's cell on the first dev example.
+        """
+        spec = self._state.models["task"]
+        if label.why_never(self.task, spec):
+            return False
+        cell = (await self._cells([self.initial], self.task.dev[:1]))[0]
+        is_offered = cell is not None and cell.cause is None and not label.lack(cell, self.task, spec)
+        self._tells_labels = self._tells_labels or is_offered
+        return is_offered
+
+    async def label_logprobs(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example]
+    ) -> NDArray[np.float64]:
+        """Return float[C, E, L]: natural log-probabilities of `task.labels`, normalised over the labels.
+
+        They are those of the answer's first token, from the same calls as `evaluate`. A row is NaN where
+        the answer is missing or no label is among the reported tokens.
+
+        Raises:
+            TaskError: the task has no labels, or none are asked for, or most replies of the first such call do
+                not tell them apart.
+            BudgetExhausted: as `evaluate`.
+        """
+        if why := label.why_never(self.task, self._state.models["task"]):
+            raise TaskError(why)
+        words = self.task.label_words
+        cells = await self._cells(candidates, examples)
+        self._check_logprobs(cells)
+        rows = np.full((len(cells), len(words)), np.nan)
+        for row, cell in zip(rows, cells, strict=True):
+            if cell is not None and cell.cause is None:
+                row[:] = label.label_row(cell.logprobs or (), words, cell.output or "")
+        return rows.reshape(len(candidates), len(examples), len(words))
+
+    async def judge(
+        self,
+        challenger: Candidate,
+        incumbent: Candidate,
+        examples: Sequence[Example],
+        *,
+        n_votes: int = 4,
+        requirements: str = "",
+    ) -> Verdict:
+        """Return the judge's votes on whose answers are better; both are evaluated first, known cells free.
+
+        The judge sees both answers to the same questions, at most five questions a call, and nothing of the
+        prompts. Half of the votes show the challenger first. A prompt whose request was too long or refused
+        loses the question without being judged.
+
+        Args:
+            n_votes: even; every vote asks for a verdict on each example.
+            requirements: what is asked for; "" = the task's description.
+
+        Raises:
+            ConfigError: `n_votes` is odd or below 2.
+            BudgetExhausted: it does not fit.
+        """
+        judging.check_votes(n_votes)
+        cells = await self._cells([challenger, incumbent], examples)
+        self._state.tried.update({challenger.id, incumbent.id} - {self.initial.id})
+        pairs = tuple(zip(cells[: len(examples)], cells[len(examples) :], strict=True))
+        questions = tuple(map(self._question, examples))
+        wanted = requirements or self.task.description or "right and helpful answers"
+        hearing = Hearing(questions, pairs, wanted, n_votes, MAX_QUESTIONS)
+        ballots = hearing.ballots()
+        return hearing.verdict(await self._ask(ballots, "judge") if ballots else [])
+
+    async def choose(self, finalists: Sequence[Candidate], examples: Sequence[Example] | None = None) -> Candidate:
+        """Return the final gate's choice: the best of the finalists and the initial prompt.
+
+        All meet on the same examples. With scores a race keeps one; ties go to the shorter prompt, then to the
+        initial one. Without labels the judge compares each finalist with the initial prompt, which stays unless
+        one wins.
+
+        Args:
+            examples: None = all of dev.
+        """
+        field = list({candidate.id: candidate for candidate in (self.initial, *finalists)}.values())
+        pool = self.task.dev if examples is None else examples
+        if self.task.is_scored:
+            survivors = await self.race(field, keep=1, examples=pool)
+            return survivors.candidates[0]
+        rivals = [candidate for candidate in field if candidate.id != self.initial.id]
+        verdicts = [await self.judge(rival, self.initial, pool, n_votes=2) for rival in rivals]
+        margins = [verdict.wins - verdict.losses for verdict in verdicts]
+        best = int(np.argmax(margins)) if margins else 0
+        return rivals[best] if margins and margins[best] > 0 else self.initial
+
+    def tokenize(self, text: str) -> tuple[str, ...]:
+        """Return pieces that join to `text`: the task model's tokens where litellm knows them, else words."""
+        return self._state.tokenizer(text)
+
+    def tokenized(self, prompt: Prompt) -> TokenizedPrompt:
+        """Return a prompt as tokens, with placeholders, kept passages and part headings protected."""
+        return tokenized(prompt, self.task, self._state.tokenizer)
+
+    def words(self) -> tuple[str, ...]:
+        """Return words to build prompts of: of the task's own text, then those of `word_list`, each once."""
+        own, listed = task_words(self.task), word_list(self._state.models["task"])
+        return tuple(dict.fromkeys((*own, *listed)))
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return float[n, d]: vectors of `texts`, from the embedding endpoint if the run has one.
+
+        Otherwise from character n-grams (scikit-learn), which costs nothing and knows spelling only.
+
+        Raises:
+            ConfigError: there is neither an endpoint nor scikit-learn.
+            BudgetExhausted: the calls do not fit; each takes up to 256 texts.
+        """
+        if "embedding" not in self._state.models:
+            return ngram_vectors(texts)
+        chunks = [texts[i : i + MAX_TEXTS] for i in range(0, len(texts), MAX_TEXTS)]
+        replies = await self._ask(
+            [tuple(Message("user", text) for text in chunk) for chunk in chunks], "embedding"
+        )
+        if None in replies:
+            raise TaskError("the embedding endpoint refused a batch of words; leave --embedding-model out")
+        return np.array([row for reply in replies for row in json.loads(reply or "[]")], dtype=np.float64)
 
     async def race(
         self,
@@ -251,9 +368,9 @@ class Study:
             rule=rule or racing.Betting(),
             penalties=[losses[candidate.id] for candidate in candidates],
         )
+        blocks = [pool[s] for s in slices]
         place = f"{self._path_text}:{ordinal}"
-        is_complete = await self._run_race(race, candidates, [pool[s] for s in slices], place)
-        self._count_saved(race, candidates, [pool[s] for s in slices], is_complete)
+        is_complete = await Contest(self._state, self._lease, race, candidates, blocks, place, self.note).run()
         means = dict(zip(race.alive, race.means, strict=True))
         kept = race.ranking()[:keep]
         return Survivors(
@@ -269,16 +386,19 @@ class Study:
         ordinal = self._next_ordinal()
         rows = list(items)
         leases = self._lease.split(len(rows)) if rows else []
+        paths = [(*self._path, ordinal, i) for i in range(len(rows))]
+        branches = [Study(self._state, *given) for given in zip(leases, repeat(self.size), paths, strict=False)]
 
-        async def run(i: int, lease: Lease, item: T) -> R:
+        async def run(branch: Study, item: T) -> R:
+            branch._tells_labels = self._tells_labels
             try:
-                return await function(Study(self._state, lease, self.size, (*self._path, ordinal, i)), item)
+                return await function(branch, item)
             finally:
-                lease.finish()
+                branch._lease.finish()
 
-        jobs = (run(i, lease, item) for i, (lease, item) in enumerate(zip(leases, rows, strict=True)))
-        results = await asyncio.gather(*jobs, return_exceptions=True)
+        results = await asyncio.gather(*map(run, branches, rows), return_exceptions=True)
         self._lease.join()
+        self._tells_labels = self._tells_labels or any(branch._tells_labels for branch in branches)
         errors = [result for result in results if isinstance(result, BaseException)]
         errors.sort(key=lambda error: isinstance(error, (BudgetExhausted, Interrupted)))
         if errors:
@@ -295,17 +415,19 @@ class Study:
         self._ordinal += 1
         return self._ordinal - 1
 
-    async def _ask(self, messages: tuple[Message, ...], role: Role, n: int) -> list[str]:
-        """Ask for `n` samples at this place of the run; those refused for good are left out."""
+    async def _ask(self, conversations: Sequence[tuple[Message, ...]], role: Role) -> list[str | None]:
+        """Ask each conversation at this place of the run; None = refused for good."""
         ordinal = self._next_ordinal()
+        if role not in self._state.models:
+            raise TaskError(f"the run has no {role} model; the strategy must name it in `requires`")
         calls = []
-        for i in range(n):
+        for i, messages in enumerate(conversations):
             place = f"{self._state.seed}/{self._path_text}/{ordinal}/{i}"
             request = self._state.models[role].request(messages, place)
             call = self._state.call(request, role, keeps_request=True)
             self._check_place(Step(self._path_text, ordinal, i), call)
             calls.append(call)
-        await self._lease.require(Amount(calls=sum(not self._lease.has(call.key) for call in calls)))
+        await self._lease.require(Amount(calls=len({c.key for c in calls if not self._lease.has(c.key)})))
         spot = f"{self._path_text}:{ordinal}"
         for _ in range(N_ROUNDS):
             outcomes = await ask_all(self._state, self._lease, spot, calls)
@@ -317,7 +439,21 @@ class Study:
         refused = [(c.key, o) for c, o in zip(calls, outcomes, strict=True) if isinstance(o, ProviderError)]
         self._state.fresh_gaps.clear()  # what was written now hangs on the decisions that they led to
         note_gaps(self._state, spot, refused)
-        return [outcome.text for outcome in outcomes if not isinstance(outcome, ProviderError)]
+        return [None if isinstance(outcome, ProviderError) else outcome.text for outcome in outcomes]
+
+    def _question(self, example: Example) -> str:
+        return render_inputs([(column, example.inputs[column]) for column in self.task.shown_columns])
+
+    async def _cells(self, candidates: Sequence[Candidate], examples: Sequence[Example]) -> list[Cell | None]:
+        """Return the cells of each candidate in turn on every example; None = missing."""
+        place = f"{self._path_text}:{self._next_ordinal()}"
+        pairs = [(candidate, example) for candidate in candidates for example in examples]
+        return await fill_cells(self._state, self._lease, place, pairs)
+
+    def _check_logprobs(self, cells: Sequence[Cell | None]) -> None:
+        """Raise TaskError if most of a branch's first answers do not tell the labels; later ones may not."""
+        if not self._tells_labels:
+            self._tells_labels = label.check_cells(cells, self.task, self._state.models["task"])
 
     def _check_place(self, step: Step, call: Call) -> None:
         """Note which request stands at a place; raise ReplayDiverged if the journal holds another."""
@@ -330,72 +466,6 @@ class Study:
                 f"{step.ordinal}, item {step.item}: the strategy, the prompt or the data changed since; "
                 "start anew in another --out folder"
             )
-
-    async def _run_race(
-        self, race: racing.Race, candidates: tuple[Candidate, ...], blocks: list[list[Example]], place: str
-    ) -> bool:
-        """Feed blocks to a race until it is over; return whether it ended on its own."""
-        for i_block, block in enumerate(blocks):
-            if race.is_over:
-                break
-            alive = [candidates[i] for i in race.alive]
-            try:
-                table = await self._block_scores(race, alive, block, f"{place}.{i_block}")
-            except BudgetExhausted:
-                if i_block == 0:
-                    raise
-                self.note("race cut short", n_examples=race.n_seen)
-                return False
-            for out in race.observe(table):
-                killer = candidates[out.killer].id
-                self.note(
-                    "elimination",
-                    candidate=candidates[out.arm].id,
-                    killer=killer,
-                    n=out.n,
-                    wins=out.wins,
-                    losses=out.losses,
-                    log_e=out.log_e,
-                    reason=out.reason,
-                )
-        return True
-
-    async def _block_scores(
-        self, race: racing.Race, alive: list[Candidate], block: list[Example], place: str
-    ) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return float[alive, examples that all completed]; the others leave the race for everybody."""
-        pairs = [(candidate, example) for candidate in alive for example in block]
-        flat = await fill_cells(self._state, self._lease, place, pairs)
-        rows = [flat[i * len(block) : (i + 1) * len(block)] for i in range(len(alive))]
-        usable = []
-        for i, example in enumerate(block):
-            column = [row[i] for row in rows]
-            if all(cell is not None and cell.cause is not None for cell in column) and len(alive) > 1:
-                self._drop_example(example, str(column[0].cause if column[0] else ""))
-            elif None not in column:
-                usable.append(i)
-        if len(usable) < len(block):
-            race.shrink(len(block) - len(usable))
-        values = [[cell.score.value for i in usable if (cell := row[i]) is not None] for row in rows]
-        return np.array(values, dtype=np.float64).reshape(len(alive), len(usable))
-
-    def _drop_example(self, example: Example, cause: str) -> None:
-        """Take an example on which every candidate was refused out of the pool, visibly."""
-        self._state.unused_examples[example.id] = cause
-        self.note("example left the pool", example=example.id, cause=cause)
-
-    def _count_saved(
-        self,
-        race: racing.Race,
-        candidates: tuple[Candidate, ...],
-        blocks: list[list[Example]],
-        is_complete: bool,
-    ) -> None:
-        """Remember the cells that a full evaluation would have taken and this race did not."""
-        dropped = set(range(len(candidates))) - set(race.alive)
-        spared = range(len(candidates)) if is_complete else dropped
-        examples = [example for block in blocks for example in block]
-        self._state.saved_cells.update((candidates[i].id, example.id) for i in spared for example in examples)
 
 
 def tagged(reply: str, tag: str) -> str | None:

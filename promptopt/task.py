@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptopt import template
-from promptopt.errors import ConfigError
+from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Example, Message, Metric, Prompt
+
+_MOST_LABELS = 100
+UNSCORED = "none"  # name of the metric that gives no scores (NaN), for data without targets
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Task:
             is the journaled door to the task model and returns a Response. None = one call with
             `render`'s messages.
         calls_per_example: most calls that `predict` makes for an example; the proof reserves so many.
+        labels: all answers that can be right; () = the distinct targets of train and dev, if they are few.
+        verbalizers: label -> the word that the model says for it; a label without one is said as it is.
 
     Raises:
-        ConfigError: train or dev is empty, or an example id stands twice.
+        ConfigError: train or dev is empty, an example id stands twice, or a verbalizer is for no label.
     """
 
     name: str
@@ -44,6 +49,8 @@ class Task:
     input_column: str = "input"
     predict: Callable[[Prompt, Example, Any], Any] | None = None
     calls_per_example: int = 1
+    labels: tuple[str, ...] = ()
+    verbalizers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check the splits, so that mistakes surface before any spending."""
@@ -54,6 +61,11 @@ class Task:
         twice, n = counts.most_common(1)[0]
         if n > 1:
             raise ConfigError(f"task {self.name!r}: example id {twice!r} stands {n} times; make it unique")
+        if not self.labels:
+            object.__setattr__(self, "labels", _few_targets((*self.train, *self.dev)))
+        for label in self.verbalizers:
+            if label not in self.labels:
+                raise ConfigError(f"task {self.name!r}: verbalizer of {label!r}; {nearest(label, self.labels)}")
 
     def with_initial(self, prompt: Prompt) -> Task:
         """Return this task with `prompt` as the one to improve.
@@ -96,6 +108,22 @@ class Task:
         """Whether every example of train and dev has a target."""
         return all(example.target is not None for example in (*self.train, *self.dev))
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether replies get scores; else a judge model compares them."""
+        return self.metric.name != UNSCORED
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """The words that the model says for the labels, in their order."""
+        return tuple(self.verbalizers.get(label, label) for label in self.labels)
+
+    def i_label(self, example: Example) -> int | None:
+        """Return the index of an example's target among the labels; None if it is none of them."""
+        target = (example.target or "").strip().casefold()
+        folded = (label.strip().casefold() for label in self.labels)
+        return next((i for i, label in enumerate(folded) if label == target), None)
+
     def render(self, prompt: Prompt, example: Example) -> tuple[Message, ...]:
         """Return the chat messages that `prompt` becomes for `example`."""
         return template.render(prompt, example.inputs, self.input_column)
@@ -103,3 +131,18 @@ class Task:
     def without_test(self) -> Task:
         """Return this task with its test split taken out: the view that strategies get."""
         return replace(self, test=())
+
+    def without_targets(self) -> Task:
+        """Return this task with every target taken out: the view where no labels are to be used."""
+        if all(example.target is None for example in (*self.train, *self.dev, *self.test)):
+            return self  # its labels, if it has any, were declared
+        train, dev, test = (tuple(replace(e, target=None) for e in s) for s in (self.train, self.dev, self.test))
+        return replace(self, train=train, dev=dev, test=test, labels=(), verbalizers={})
+
+
+def _few_targets(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Return the distinct targets, sorted, where they look like labels: each stands twice on average."""
+    targets = [target for example in reversed(examples) if (target := (example.target or "").strip())]
+    distinct = {target.casefold(): target for target in targets}
+    is_closed = 2 <= len(distinct) <= _MOST_LABELS and 2 * len(distinct) <= len(examples)
+    return tuple(sorted(distinct.values())) if is_closed else ()

@@ -10,15 +10,22 @@ candidates must carry verbatim.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from promptopt.errors import ConfigError
 from promptopt.types import KEEP_MARK, Demo, Message, Prompt
 
 _SLOT = re.compile(r"(\\?)(?:\{\{([^{}\n]+)\}\}|\{([^{}\n]+)\})")
 _WORD = re.compile(r"\w")
+_FIELD = re.compile(r"\{(\w+)\}")
 _PART = re.compile(r"^(system|user):[ \t]*$", re.MULTILINE)
+# The same with the blank lines around it, and the keep marks on it, which are taken off before parts are found.
+_PART_LINE = re.compile(
+    r"(?:(?<!\n)\n+)?^(?:<!-- /?keep -->)*(?:system|user):[ \t]*(?:<!-- /?keep -->[ \t]*)*$\n*", re.MULTILINE
+)
 _KEPT = re.compile(r"<!-- keep -->(.*?)<!-- /keep -->", re.DOTALL)
+_BRACE = re.compile(r"[{}\\]")
+_LINE = re.compile(r"[^\n]+")
 
 
 def placeholders(text: str, columns: Collection[str]) -> tuple[str, ...]:
@@ -62,6 +69,68 @@ def kept(text: str) -> tuple[str, ...]:
     return tuple(_KEPT.findall(text))
 
 
+def segments(instruction: str, columns: Collection[str]) -> list[tuple[str, bool]]:
+    """Cut an instruction into (text, is_protected); joined, they are the instruction.
+
+    Protected are placeholders, kept passages with their marks, and the lines that start parts. So is, on a line
+    with other braces or backslashes, all from the first to the last of them, and the ends of that line: without
+    what stands between, they could make a placeholder, or make one literal.
+
+    Raises:
+        ConfigError: a strict placeholder names no column, or keep marks are unbalanced.
+    """
+    kept(instruction)
+    spans = [match.span() for match in _KEPT.finditer(instruction)]
+    slots = [match.span() for match in _SLOT.finditer(instruction) if _column(match, columns) is not None]
+    spans += slots + _literal_spans(instruction, slots)
+    if parts(KEEP_MARK.sub("", instruction))[0].role:
+        spans += [match.span() for match in _PART_LINE.finditer(instruction)]
+    pieces, end = [], 0
+    for start, stop in _merged(spans):
+        pieces += [(instruction[end:start], False), (instruction[start:stop], True)]
+        end = stop
+    return [piece for piece in (*pieces, (instruction[end:], False)) if piece[0]]
+
+
+def _literal_spans(instruction: str, slots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans with literal braces and backslashes, and those of the line ends around them."""
+    bare = list(instruction)
+    for start, stop in slots:
+        bare[start:stop] = " " * (stop - start)
+    spans = []
+    for line in _LINE.finditer("".join(bare)):
+        if _BRACE.search(line.group()):
+            marks = [match.start() for match in _BRACE.finditer(instruction, *line.span())]
+            before, after = line.start() - 1, line.end()
+            spans += [(marks[0], marks[-1] + 1), (max(before, 0), line.start()), (after, after + 1)]
+    return [(start, stop) for start, stop in spans if start < stop <= len(instruction)]
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the union of spans as spans, in order; those that only touch stay apart."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def prefixed(instruction: str, text: str) -> str:
+    """Return an instruction with `text` on a line of its own before all else, behind the first part heading.
+
+    A kept passage around that heading stays whole: `text` then follows it.
+    """
+    if not parts(KEEP_MARK.sub("", instruction))[0].role:
+        return f"{text}\n{instruction}"
+    head = _PART_LINE.search(instruction)
+    assert head is not None
+    cut = max([head.end(), *(m.end() for m in _KEPT.finditer(instruction) if m.start() < head.end() < m.end())])
+    before = instruction[:cut].rstrip("\n")
+    return f"{before}\n{text}\n{instruction[cut:]}"
+
+
 def parts(instruction: str) -> tuple[Message, ...]:
     """Split an instruction into its `system:` and `user:` parts; none named = one part without a role.
 
@@ -92,7 +161,8 @@ def render(prompt: Prompt, inputs: Mapping[str, str], input_column: str) -> tupl
 
     Without a placeholder the instruction is the system message and `inputs[input_column]` the user
     message. Demonstrations end the system message; in a prompt with no system message they stand
-    before the paragraph of the first placeholder.
+    before the paragraph of the first placeholder. A system message that would be empty is left out, since
+    providers refuse such.
     """
     sections = parts(KEEP_MARK.sub("", prompt.instruction))
     demos = "\n\n".join(render_demo(demo) for demo in prompt.demos)
@@ -104,7 +174,8 @@ def render(prompt: Prompt, inputs: Mapping[str, str], input_column: str) -> tupl
         question = Message("user", inputs[input_column])
         return (Message("system", content), question) if content else (question,)
     if system is not None:
-        return (Message("system", _join(fill(system, inputs), demos)), Message("user", fill(user, inputs)))
+        content, question = _join(fill(system, inputs), demos), Message("user", fill(user, inputs))
+        return (Message("system", content), question) if content else (question,)
     before, question_text = _split_before_placeholder(user, inputs)
     return (Message("user", _join(fill(before, inputs), demos, fill(question_text, inputs))),)
 
@@ -116,12 +187,25 @@ def needs_input(instruction: str, columns: Collection[str]) -> bool:
 
 
 def render_demo(demo: Demo) -> str:
-    """Return a demonstration as text; its inputs are shown as they are, never substituted into."""
-    if len(demo.inputs) == 1:
-        shown = demo.inputs[0][1]
-    else:
-        shown = "\n".join(f"{column}: {text}" for column, text in demo.inputs)
-    return f"Input:\n{shown}\nOutput:\n{demo.output}"
+    """Return a demonstration as text; its inputs are shown as they are, never substituted into.
+
+    One without inputs is a block of text, such as pruning leaves: its output alone.
+    """
+    if not demo.inputs:
+        return demo.output
+    return f"Input:\n{render_inputs(demo.inputs)}\nOutput:\n{demo.output}"
+
+
+def render_inputs(inputs: Sequence[tuple[str, str]]) -> str:
+    """Return (column, text) pairs as they are shown: a single one bare, several with their names."""
+    if len(inputs) == 1:
+        return inputs[0][1]
+    return "\n".join(f"{column}: {text}" for column, text in inputs)
+
+
+def substitute(text: str, fields: Mapping[str, object]) -> str:
+    """Return `text` with each `{name}` of `fields` replaced literally, once; others stay as they are."""
+    return _FIELD.sub(lambda match: str(fields.get(match.group(1), match.group())), text)
 
 
 def _column(match: re.Match[str], columns: Collection[str]) -> str | None:

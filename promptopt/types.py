@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Role = Literal["task", "optimizer", "judge"]
+Role = Literal["task", "optimizer", "judge", "embedding"]
 Phase = Literal["search", "proof"]
 
 KEEP_MARK = re.compile(r"<!-- /?keep -->")
@@ -141,6 +141,7 @@ class Request:
         top_logprobs: log-probabilities of the first answer token to ask for; 0 = none.
         api_base: address of an OpenAI-compatible server; None = the provider's own.
         sample: tells apart repeated draws of the same request; "" where answers are not sampled.
+        is_embedding: ask for the vector of each message instead of a reply; the answer is a JSON list of them.
     """
 
     model: str
@@ -150,12 +151,14 @@ class Request:
     top_logprobs: int = 0
     api_base: str | None = None
     sample: str = ""
+    is_embedding: bool = False
 
     @cached_property
     def digest(self) -> str:
         """Digest of all that the answer may depend on."""
         settings = (self.max_tokens, self.temperature, self.top_logprobs, self.api_base, self.sample)
-        return digest(self.model, self.messages, settings)
+        kind = ("embedding",) if self.is_embedding else ()
+        return digest(self.model, self.messages, settings, *kind)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
-"""Test doubles at the real seam: a transport whose replies a test writes, and small tasks for it."""
+"""A transport whose replies a test writes, and small tasks for it; see also promptopt.testing."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
+from promptopt.asking import RunState
 from promptopt.config import Settings
-from promptopt.evaluation import RunState
 from promptopt.journal import Journal
 from promptopt.ledger import Lease, limit_of
 from promptopt.plan import Plan, make_plan
@@ -18,27 +17,22 @@ from promptopt.run import Run
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
 from promptopt.tasks.metrics import load
+from promptopt.testing import Recorder
 from promptopt.types import Budget, Example, Prompt, Request, Response, Usage, digest
 
 LABELS = ("red", "green", "blue")
+STRATEGIES = Path(__file__).parent.parent / "docs" / "strategies.md"
 
 
 @dataclass
-class Scripted:
-    """A transport that answers by a function of the request, after a seeded random delay."""
+class Scripted(Recorder):
+    """A transport that answers by a function of the request."""
 
     reply: Callable[[Request], str]
-    latency_seed: int | None = None
     usage: Usage | None = field(default_factory=lambda: Usage(10, 5))
     cost_usd: Decimal | None = Decimal("0.001")
-    requests: list[Request] = field(default_factory=list)
 
-    async def send(self, request: Request, timeout_s: float) -> Response:
-        self.requests.append(request)
-        if self.latency_seed is not None:
-            turns = random.Random(f"{self.latency_seed}{request.digest}").randrange(6)
-            for _ in range(turns):
-                await asyncio.sleep(0)
+    def respond(self, request: Request) -> Response:
         return Response(self.reply(request), self.usage, self.cost_usd)
 
 
@@ -91,3 +85,11 @@ def make_study(
     plan = make_plan(task or make_task(), settings)
     state = Run(plan, transports={"sim": transport})._make_state(Journal(None))
     return Study(state, Lease(limit_of(None, n_calls, None)), SearchSize(n_calls)), state
+
+
+def documented_strategy() -> str:
+    """Return the source of the strategy that docs/strategies.md shows, `Climb`."""
+    text = STRATEGIES.read_text(encoding="utf-8")
+    found = re.search(r"## A whole strategy\n+```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found.group(1)

@@ -16,10 +16,24 @@ FLOORS = {
     0: {"errors", "types"},
     1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats"},
     2: {"providers", "gateway", "simulator"},
-    3: {"gate", "racing", "evaluation", "study", "demonstration"},
+    3: {
+        "gate",
+        "racing",
+        "tokens",
+        "label",
+        "embedding",
+        "judging",
+        "asking",
+        "evaluation",
+        "contest",
+        "study",
+        "demonstration",
+        "reward",
+        "pruning",
+    },
     4: {"tasks", "optimizers"},
-    5: {"registry", "config", "plan", "result", "folder", "run"},
-    6: {"screen", "cli"},
+    5: {"registry", "config", "sizing", "plan", "result", "folder", "proof", "run"},
+    6: {"screen", "catalogue", "cli", "testing"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 HEAVY = ("litellm", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
@@ -28,7 +42,7 @@ HEAVY = ("litellm", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich
 def modules() -> list[tuple[str, Path]]:
     """Return (module below promptopt, file) of all three folders."""
     found = [(path.stem, path) for path in (ROOT / "promptopt").glob("*.py") if path.stem != "__init__"]
-    for folder in ("promptopt/simulator", "tasks", "optimizers"):
+    for folder in ("promptopt/simulator", "promptopt/testing", "tasks", "optimizers"):
         found += [(folder.rpartition("/")[2], path) for path in (ROOT / folder).rglob("*.py")]
     return found
 
