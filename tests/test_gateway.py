@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from scripted import Scripted, make_task, model, noise
-from test_determinism import outcome
 
 from promptopt.config import Settings
 from promptopt.errors import (
@@ -38,6 +37,7 @@ from promptopt.ledger import Stop
 from promptopt.plan import make_plan
 from promptopt.result import Result
 from promptopt.run import Run
+from promptopt.testing import outcome
 from promptopt.types import Budget, Message, Phase, Request, Response, Usage
 
 AT_ONCE = RetryPolicy(n_attempts=6, first_wait_s=0, max_wait_s=0)

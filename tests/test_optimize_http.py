@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from loopback import Loopback, Reply, chat, failure, serve
 from scripted import make_task, model
-from test_determinism import outcome
 
 from promptopt.config import Settings
 from promptopt.gateway import RetryPolicy
 from promptopt.plan import make_plan
 from promptopt.result import Result
 from promptopt.run import Run
+from promptopt.testing import outcome
 from promptopt.types import Budget, Message, Request
 
 N_CALLS = 120

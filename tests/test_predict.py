@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from scripted import Scripted, make_task, model, noise
-from test_determinism import outcome
 
+from promptopt.asking import Cell, RunState
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ContextTooLong, Interrupted, ServerFailed
-from promptopt.evaluation import Cell, RunState, fill_cells
+from promptopt.evaluation import fill_cells
 from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
@@ -25,6 +25,7 @@ from promptopt.plan import make_plan
 from promptopt.providers import ModelSpec
 from promptopt.result import Result
 from promptopt.run import Run
+from promptopt.testing import outcome
 from promptopt.types import Budget, Candidate, Example, Prompt, Request, Response, Usage
 
 AT_ONCE = RetryPolicy(6, 0, 0)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from scripted import LABELS, Scripted, make_run, make_study, make_task, model, noise
-from test_determinism import outcome
 
 from promptopt.config import Settings
 from promptopt.errors import ConfigError, ContentRefused, RateLimited
 from promptopt.gateway import RetryPolicy
 from promptopt.plan import make_plan
 from promptopt.run import Run
+from promptopt.testing import outcome
 from promptopt.types import Budget, Candidate, Prompt, Request
 
 ONCE = RetryPolicy(n_attempts=1, first_wait_s=0.0)

@@ -11,16 +11,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from scripted import Scripted, make_run, model
-from test_determinism import outcome
 
-from promptopt import folder as folders
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.journal import Journal
+from promptopt.testing import Snapshots, answered, outcome
 from promptopt.types import Budget
 
 SETTINGS = Settings(model="sim", budget=Budget(calls=200), optimizer="capo", seed=3)
@@ -32,51 +32,24 @@ def execute(folder: Path) -> Scripted:
     return transport
 
 
-def test_resumes_identically_from_every_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshots: list[Path] = []
-
-    class Watched(Journal):
-        """Copies the file after every commit: just what a kill at that moment leaves on disk."""
-
-        def _flush(self) -> None:
-            is_empty = not self._pending
-            super()._flush()
-            if is_empty:
-                return
-            copy = tmp_path / f"kill-{len(snapshots)}"
-            copy.mkdir()
-            assert self.path is not None
-            with sqlite3.connect(self.path) as source, sqlite3.connect(copy / "journal.db") as target:
-                source.backup(target)
-            source.close()
-            target.close()
-            snapshots.append(copy)
-
-    monkeypatch.setattr(folders, "Journal", Watched)
-    whole = execute(tmp_path / "whole")
-    monkeypatch.undo()
+def test_resumes_identically_from_every_commit(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    with snapshots.watching():
+        whole = execute(tmp_path / "whole")
     expected = outcome(tmp_path / "whole")
     assert expected["spend"]["calls"] > 180
-    assert len(snapshots) > 40
+    assert len(snapshots.folders) > 40
     paid = {request.digest for request in whole.requests}
-    for folder in snapshots:
-        with sqlite3.connect(folder / "journal.db") as db:
-            n_kept = db.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+    for folder in snapshots.folders:
+        kept = answered(folder)
+        with closing(sqlite3.connect(folder / "journal.db")) as db:
             n_in_flight = db.execute("SELECT COUNT(*) FROM attempts WHERE outcome IS NULL").fetchone()[0]
-        db.close()
         resumed = execute(folder)
         assert outcome(folder) == expected
-        assert len(resumed.requests) == len(paid) - n_kept
+        assert {request.digest for request in resumed.requests} == paid - kept
         lost = json.loads((folder / "result.json").read_text())["spend"]["lost_in_flight"]
         assert lost == n_in_flight
         shutil.rmtree(folder)
-
-
-def test_finished_run_is_repeated_without_a_call(tmp_path: Path) -> None:
-    execute(tmp_path)
-    before = outcome(tmp_path)
-    assert execute(tmp_path).requests == []
-    assert outcome(tmp_path) == before
 
 
 def test_other_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:

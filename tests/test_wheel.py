@@ -25,6 +25,7 @@ def test_wheel_holds_one_package_with_its_data(tmp_path: Path) -> None:
     for path in (
         "optimizers/capo.py",
         "simulator/engine.py",
+        "testing/contract.py",
         "tasks/support/train.jsonl",
         "tasks/support/README.md",
         "py.typed",
