@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from promptopt.result import Result
     from promptopt.run import Run
 
+_WIDTH, _MOST_WIDTH = 80, 100  # columns of lists: where no terminal tells, and at most
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
@@ -33,10 +35,11 @@ def optimize(
     model: Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")],
     optimizer: Annotated[str, typer.Option(help="strategy; auto picks one")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
-    metric: Annotated[str | None, typer.Option(help="auto, exact, label, choice, number, json, path.py:f")] = None,
+    metric: Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")] = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
     optimizer_model: Annotated[str | None, typer.Option(help="model that writes prompts; else --model")] = None,
     judge_model: Annotated[str | None, typer.Option(help="model that judges; else --model")] = None,
+    embedding_model: Annotated[str | None, typer.Option(help="model for word vectors, where they help")] = None,
     api_base: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")] = None,
     price_in: Annotated[str | None, typer.Option(help="dollars per million input tokens")] = None,
     price_out: Annotated[str | None, typer.Option(help="dollars per million output tokens")] = None,
@@ -75,6 +78,7 @@ def optimize(
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
         optimizer_model=optimizer_model,
         judge_model=judge_model,
+        embedding_model=embedding_model,
         api_base=api_base,
         price_in=None if price_in is None else config.number(price_in, "--price-in"),
         price_out=None if price_out is None else config.number(price_out, "--price-out"),
@@ -92,23 +96,15 @@ def optimize(
 
 
 @app.command()
-def optimizers() -> None:
-    """List the search strategies with their options, needs and sources."""
-    from promptopt import registry
+def optimizers(
+    name: Annotated[str | None, typer.Argument(help="a strategy, to see its options")] = None,
+) -> None:
+    """List the search strategies: what each needs, its usual calls, when to choose it; or one's options."""
+    from promptopt import catalogue
 
-    for name in registry.optimizer_names():
-        cls = registry.optimizer_class(name)
-        chosen = " (what auto picks)" if name == registry.AUTO else ""
-        summary = (cls.__doc__ or "").strip().splitlines()[0]
-        _print(f"{name}{chosen}: {summary}")
-        _print(f"  when:   {cls.when}")
-        _print(f"  needs:  {', '.join(sorted(cls.requires)) or 'nothing'}; at least {cls().minimum_calls()} calls")
-        _print(f"  source: {cls.source}")
-        if cls.presets:
-            _print(f"  preset: {', '.join(cls.presets)} (--set preset=NAME)")
-        for option, default, meaning in registry.describe_options(cls):
-            _print(f"  --set {option}={default}  {meaning}")
-        _print("")
+    width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _MOST_WIDTH)
+    for line in catalogue.overview(width) if name is None else catalogue.details(name, width):
+        _print(line)
 
 
 @app.command()
@@ -172,6 +168,7 @@ def _run(
 
     plan, front_matter = runs.prepare(prompt_file, data, settings, **data_options)
     if dry_run:
+        runs.check_simulator(plan)
         Screen(err=sys.stdout).plan(plan)
         return None
     screen = Screen(is_quiet=quiet or as_json)

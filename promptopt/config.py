@@ -13,7 +13,7 @@ from typing import Any
 from promptopt import data, promptfile, template
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
-from promptopt.task import Task
+from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Metric, Prompt
 
 DEFAULT_CALLS = 1000
@@ -31,6 +31,7 @@ class Settings:
         budget: limits of the whole run; without any, 1,000 calls.
         optimizer_model: None = the task model.
         judge_model: None = the task model.
+        embedding_model: for strategies that compare words; None = character n-grams, which cost nothing.
         api_base: address of an OpenAI-compatible server, for every role whose model is not `sim`.
         price_in: dollars per million input tokens, where no list has the price, or to override it for
             the task model; None = the list.
@@ -49,6 +50,7 @@ class Settings:
     budget: Budget = Budget()
     optimizer_model: str | None = None
     judge_model: str | None = None
+    embedding_model: str | None = None
     api_base: str | None = None
     price_in: float | Decimal | None = None
     price_out: float | Decimal | None = None
@@ -83,7 +85,7 @@ class Settings:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
         if self.api_base is not None and not re.match(r"https?://[^/\s]", self.api_base):
             raise ConfigError(f"--api-base is {self.api_base!r}; write it like http://127.0.0.1:8000/v1")
-        for name in ("model", "optimizer_model", "judge_model"):
+        for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
             if (model := getattr(self, name)) is not None and not model.strip():
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(f"{flag} is empty; write any litellm name, or sim for the built-in simulator")
@@ -194,24 +196,26 @@ def load_task(
     description: str = "",
     seed: int = 0,
     columns_of: Prompt | None = None,
+    needs_labels: bool | None = None,
 ) -> tuple[Task, tuple[str, ...]]:
     """Return the task of a data file, a folder or a bundled name, and notes to show to the user.
 
     Args:
         source: .jsonl or .csv file, folder with train, dev and test files, or name of a bundled task.
-        metric: name, `auto` (picked by the targets) or `path.py:function`.
-        target: column of the targets.
+        metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
+        target: column of the targets; rows may lack it where nothing needs them.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
             only one.
         seed: for splitting a single file.
         columns_of: the prompt that will be used; its placeholders name the columns that matter.
+        needs_labels: whether the strategy does; None = either will do.
 
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
     path, name, settings = _find_data(source)
     metric = settings.get("metric", metric) if metric == "auto" else metric
-    rows = data.load(path, seed=seed, target=target, input=input)
+    rows = data.load(path, seed=seed, target=target, targets=_wanted_targets(metric, needs_labels), input=input)
     notes = [note.replace(str(path), name) if settings else note for note in rows.notes]
     chosen, reason = _metric(metric, rows, path)
     if reason:
@@ -225,7 +229,30 @@ def load_task(
         description=description or settings.get("description", ""),
         input_column=_input_column(input, rows.columns, columns_of),
     )
+    if metric == "auto" and not task.is_scored and needs_labels is None:
+        _check_no_targets(path, target, replace(task, initial=columns_of or Prompt("")))
     return task, tuple(notes)
+
+
+def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
+    """Return which rows must have a target for a metric and a strategy."""
+    if metric == UNSCORED:
+        return "any"
+    return "all or none" if (metric == "auto" or ".py:" in metric) and not needs_labels else "all"
+
+
+def _check_no_targets(path: Path, target: str, task: Task) -> None:
+    """Raise ConfigError if a column that the prompt does not show may hold the targets."""
+    try:
+        shown = task.shown_columns
+    except ConfigError:  # a wrong placeholder: `set_initial` says so, with its line
+        return
+    unused = [column for column in task.columns if column not in shown]
+    if unused:
+        raise ConfigError(
+            f"{path}: no target column {target!r}, and the prompt does not show {', '.join(map(repr, unused))}; "
+            "name the column of the right answers with --target, or say --metric none: there are no labels"
+        )
 
 
 def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:

@@ -15,11 +15,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import Example
+
+Targets = Literal["all", "all or none", "any"]  # which rows must have a target
 
 SPLITS = ("train", "dev", "test")
 SUFFIXES = (".jsonl", ".csv")
@@ -76,7 +79,7 @@ class _Item:
 
 
 def load(
-    path: Path, *, seed: int, target: str = "target", target_required: bool = True, input: str | None = None
+    path: Path, *, seed: int, target: str = "target", targets: Targets = "all", input: str | None = None
 ) -> Dataset:
     """Return the examples in the file or folder at `path`.
 
@@ -84,7 +87,7 @@ def load(
         path: a .jsonl or .csv file, which is split by `seed`, or a folder with train, dev and test files.
         seed: decides which row of a single file goes into which split; at least 0.
         target: the column that holds what is right.
-        target_required: whether a row without a target is an error; otherwise its target is None.
+        targets: which rows must have one: "all", "all or none", or "any" of them; without, a target is None.
         input: an input column that must exist; None = any.
 
     Raises:
@@ -95,12 +98,14 @@ def load(
     files = _files(path)
     rows = {name: _read(file) for name, file in files.items()}
     everything = [row for split in rows.values() for row in split]
-    columns = _columns(everything, target, target_required)
+    columns = _columns(everything, target, is_required=targets == "all")
     if input is not None and input not in columns:
         raise ConfigError(
             f"{path}: no input column {input!r} (input columns: {', '.join(columns)}); {nearest(input, columns)}"
         )
-    items = {name: [_item(row, columns, target, target_required) for row in split] for name, split in rows.items()}
+    items = {name: [_item(row, columns, target) for row in split] for name, split in rows.items()}
+    if targets != "any":
+        _check_targets([item for split in items.values() for item in split], target, targets)
     notes: list[str] = []
     unique = {name: _drop_repeats(split, files[name], notes) for name, split in items.items()}
     if path.is_dir():
@@ -272,7 +277,7 @@ def _header(path: Path, line: int, cells: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _columns(rows: Sequence[_Row], target: str, target_required: bool) -> tuple[str, ...]:
+def _columns(rows: Sequence[_Row], target: str, *, is_required: bool) -> tuple[str, ...]:
     """Return the input columns: every column but id and target whose values are scalars."""
     owners: dict[str, _Row] = {}
     nested: dict[str, bool] = {}
@@ -289,7 +294,7 @@ def _columns(rows: Sequence[_Row], target: str, target_required: bool) -> tuple[
                     f"{was} in other rows; write it alike everywhere"
                 )
     first = rows[0]
-    if target not in owners and (target_required or target != "target"):
+    if target not in owners and (is_required or target != "target"):
         raise ConfigError(
             f"{first.path}: no target column {target!r} (columns: {', '.join(owners)}); "
             f"name the right one with --target; {nearest(target, owners)}"
@@ -298,7 +303,7 @@ def _columns(rows: Sequence[_Row], target: str, target_required: bool) -> tuple[
     if not inputs:
         raise ConfigError(f"{first.path}:{first.line}: no input column beside {target!r}; add one")
     for row in rows:
-        for name in (*inputs, *([target] if target_required else [])):
+        for name in (*inputs, *([target] if is_required else [])):
             if name not in row.values:
                 owner = owners[name]
                 raise row.error(
@@ -308,19 +313,27 @@ def _columns(rows: Sequence[_Row], target: str, target_required: bool) -> tuple[
     return inputs
 
 
-def _item(row: _Row, columns: Sequence[str], target: str, target_required: bool) -> _Item:
+def _item(row: _Row, columns: Sequence[str], target: str) -> _Item:
     inputs = {name: str(row.values[name] or "") for name in columns}
     wanted = row.values.get(target)
     if isinstance(wanted, list | dict):
         wanted = json.dumps(wanted, ensure_ascii=False, sort_keys=True)
     text = str(wanted) if wanted is not None and str(wanted).strip() else None
-    if text is None and target_required:
-        raise row.error(f"target {target!r} is empty; fill it in, or remove the row")
     given = row.values.get("id") if target != "id" else None
     if isinstance(given, list | dict):
         raise row.error("id is a list or object; write a text or a number")
     example = Example(str(given or ""), inputs, text)
     return _Item(row, example, tuple(fold(value) for value in inputs.values()))
+
+
+def _check_targets(items: Sequence[_Item], target: str, targets: Targets) -> None:
+    """Raise ConfigError with the first row that lacks a target it must have."""
+    missing = [item.row for item in items if item.example.target is None]
+    if not missing or (targets == "all or none" and len(missing) == len(items)):
+        return
+    n_filled = len(items) - len(missing)
+    aside = f"; {n_filled} rows have one: to leave all of them aside, take --metric none" if n_filled else ""
+    raise missing[0].error(f"target {target!r} is empty; fill it in, or remove the row{aside}")
 
 
 def _dropped(items: Sequence[_Item], firsts: Mapping[tuple[str, ...], _Item], what: str) -> str:

@@ -49,7 +49,7 @@ CREATE TABLE candidates (run_id INTEGER NOT NULL, candidate_id TEXT NOT NULL, bi
     instruction TEXT NOT NULL, demos TEXT NOT NULL, parents TEXT NOT NULL, operator TEXT NOT NULL,
     note TEXT NOT NULL, PRIMARY KEY (run_id, candidate_id)) WITHOUT ROWID;
 CREATE TABLE evaluations (run_id INTEGER NOT NULL, candidate_id TEXT NOT NULL, example_id TEXT NOT NULL,
-    repeat INTEGER NOT NULL, value REAL NOT NULL, is_parsed INTEGER NOT NULL, feedback TEXT, cause TEXT,
+    repeat INTEGER NOT NULL, value REAL, is_parsed INTEGER NOT NULL, feedback TEXT, cause TEXT,
     key BLOB, PRIMARY KEY (run_id, candidate_id, example_id, repeat)) WITHOUT ROWID;
 CREATE TABLE events (run_id INTEGER NOT NULL, path TEXT NOT NULL, number INTEGER NOT NULL,
     kind TEXT NOT NULL, payload TEXT NOT NULL, PRIMARY KEY (run_id, path, number, kind)) WITHOUT ROWID;
@@ -193,13 +193,13 @@ class Journal:
         example_id: str,
         repeat: int,
         *,
-        value: float,
+        value: float | None,
         is_parsed: bool,
         feedback: str | None,
         cause: str | None,
         key: bytes | None,
     ) -> None:
-        """Store one cell; `cause` says why a request that its own candidate spoiled scored 0."""
+        """Store one cell; `value` None = no score; `cause` says why its own candidate spoiled a request."""
         cell = (self.run_id, candidate_id, example_id, repeat, value, is_parsed, feedback, cause, key)
         self._write("INSERT OR IGNORE INTO evaluations VALUES (?,?,?,?,?,?,?,?,?)", cell)
 

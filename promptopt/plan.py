@@ -1,11 +1,10 @@
-"""The plan of a run: models, shares of the budget, size of the search, forecast. Nothing is spent here."""
+"""The plan of a run: strategy, models, splits, shares of the budget, forecast. Nothing is spent here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from decimal import ROUND_DOWN, ROUND_UP, Decimal
-from functools import cached_property
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,55 +13,21 @@ from promptopt import registry
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
+from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount, limit_of
-from promptopt.providers import ModelSpec, find_model, is_simulator
+from promptopt.providers import ModelSpec, find_model, is_simulator, takes_logprobs
 from promptopt.simulator import landscape
-from promptopt.stats import smallest_provable_gain
-from promptopt.task import Task
-from promptopt.types import Budget, Candidate, Example, Message, Role, digest
+from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
+from promptopt.task import UNSCORED, Task
+from promptopt.types import Budget, Candidate, Example, Role, digest
 
-PROOF_SHARE = Decimal("0.3")
+__all__ = ["PROOF_SHARE", "Forecast", "Plan", "finalists", "make_plan"]
+
 HOLDOUT_SHARE = 0.2
 GATE_SHARE = Decimal("0.1")
 MIN_DEV_FOR_HOLDOUT = 100
 MIN_CALLS_FOR_HOLDOUT = 1000
 N_FINALISTS = 3
-# What a call usually takes, for forecasts only. Measured on the bundled tasks with the simulator (words
-# besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on);
-# real models are wordier. Forecasts are within a factor of two on these tasks (tests/test_plan.py).
-_MOST_DEMOS, _CALLS_PER_DEMO = 2.5, 600
-_ANSWER_WORDS = {True: 12, False: 100}
-_WRITER_INPUT = 200
-_WRITER_WORDS = {True: 40, False: 150}
-_THINKING_TOKENS = 1000
-_EXPECTED_SECONDS = {True: 0.005, False: 2.0}
-_USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
-_MOST_CALLS = 10**7
-# A strategy's own text in a request to the optimizer model, for the first such call's worst case.
-_WRITER_BYTES = 4000
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a run is expected to take, and the most that it can.
-
-    Args:
-        calls: expected answers of all roles, proof included.
-        expected_usd: an estimate; None = a price is unknown.
-        worst_usd: a bound; None = a price is unknown, or no limit of calls, tokens or dollars was given.
-        worst_tokens: a bound on input and output tokens; None = no limit was given.
-        smallest_provable: smallest gain, in [0, 1], that the proof can show; None = none.
-        n_proof: test examples that the proof is expected to afford; 0 = no proof.
-        n_certain: those that its share affords even at worst.
-    """
-
-    calls: int
-    expected_usd: Decimal | None
-    worst_usd: Decimal | None
-    worst_tokens: int | None
-    smallest_provable: float | None
-    n_proof: int
-    n_certain: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +38,7 @@ class Plan:
         task: with its test split cut to the examples that the proof can afford at worst, dev without the
             hold-out.
         spare_test: further test examples, in random order, for what is left when the search has ended.
-        worst_pair: the most that two prompts can take on one example.
+        worst_pair: the most that two prompts can take on one test example, with the judge's votes on them.
         holdout: examples that choose among finalists; empty where that costs more than it gives.
         limit: the whole budget.
         proof_reserve: the part of it that the search never gets.
@@ -105,9 +70,16 @@ class Plan:
     source: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def is_simulated(self) -> bool:
-        """Whether any role is played by the simulator."""
-        return any(spec.is_simulated for spec in self.models.values())
+    def open_task(self) -> Task:
+        """The task without its test split, and without targets where none are to be used: what a search sees."""
+        task = self.task.without_test()
+        return task if task.is_scored else task.without_targets()
+
+    @property
+    def sealed(self) -> tuple[Example, ...]:
+        """The test examples in the order in which the proof takes them, seen as `open_task` is."""
+        task = replace(self.task, test=(*self.task.test, *self.spare_test))
+        return task.test if task.is_scored else task.without_targets().test
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed; the budget may be raised."""
@@ -132,6 +104,7 @@ class Plan:
             "prices": [str(spec.prices) for spec in self.models.values()] if budget.usd is not None else [],
             "predict": _predict_identity(task),
             "budget": {key: None if value is None else str(value) for key, value in asdict(budget).items()},
+            **_label_identity(self.optimizer, task),
         }
 
 
@@ -145,20 +118,30 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     if settings.budget == Budget():
         settings = settings.with_default_budget()
         said.append("no budget given: at most 1,000 calls (set --budget-usd or --budget-calls)")
-    name, optimizer = registry.make_optimizer(settings.optimizer, settings.options)
-    if settings.optimizer == "auto":
-        said.append(f"optimizer {name}, picked by auto: the task has labels")
+    _check_targets(task)
+    name, optimizer = _pick_optimizer(task, settings, said)
+    needs = _needs(optimizer, task, settings)
+    models = _models(settings, needs)
     _check_needs(name, optimizer, task)
-    models = _models(settings, optimizer.requires)
+    if "log-probabilities" in needs:
+        seen = task if task.is_scored else task.without_targets()
+        models["task"] = _with_logprobs(models["task"], name, optimizer, seen)
     max_prompt_tokens = settings.max_prompt_tokens or max(2000, 4 * prompt_tokens(task.initial))
     if (n := prompt_tokens(task.initial)) > max_prompt_tokens:
         raise ConfigError(f"the prompt has about {n} tokens; raise --max-prompt-tokens above that")
     data_digest = _data_digest(task)
-    sizing = _Sizing(task, settings, models, optimizer, max_prompt_tokens)
+    sizing = Sizing(task, settings, models, optimizer, max_prompt_tokens)
     limit = limit_of(_usd(settings.budget), settings.budget.calls, settings.budget.tokens)
     proof_reserve, n_proof = sizing.proof(limit)
     _check_minimum(name, sizing, limit, n_proof)
     task, spare = _cut_test(task, settings, n_proof, said)
+    if not task.is_scored and any(example.target is not None for example in (*task.train, *task.dev)):
+        said.append(f"metric {UNSCORED}: the targets of the data are left aside")
+    if n_proof and not task.is_scored:
+        said.append(
+            f"no scores: the proof asks {models['judge'].name} as a judge which answers are better; a judge is a "
+            "model, no ground truth"
+        )
     search_limit = limit.minus(proof_reserve)
     search_calls = sizing.search_calls(search_limit)
     task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_task, search_calls, said)
@@ -173,7 +156,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         models=models,
         holdout=holdout,
         spare_test=spare,
-        worst_pair=sizing.worst_task.times(2),
+        worst_pair=sizing.worst_pair,
         limit=limit,
         proof_reserve=proof_reserve,
         gate_reserve=gate_reserve,
@@ -186,14 +169,59 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     )
 
 
+def _pick_optimizer(task: Task, settings: Settings, said: list[str]) -> tuple[str, registry.Optimizer]:
+    """Return the strategy with its name; `auto` picks by whether there are labels."""
+    if settings.optimizer != "auto":
+        return registry.make_optimizer(settings.optimizer, settings.options)
+    if _is_labelled(task):
+        name, reason = registry.AUTO, "the task has labels"
+    elif registry.LABEL_FREE in registry.optimizer_names():
+        name, reason = registry.LABEL_FREE, "there are no labels"
+    else:
+        raise ConfigError(f"auto finds no strategy: {_why_unlabelled(task)}, and {_label_free()}")
+    said.append(f"optimizer {name}, picked by auto: {reason}")
+    return registry.make_optimizer(name, settings.options)
+
+
+def _is_labelled(task: Task) -> bool:
+    """Return whether strategies get targets: there are some, and a metric uses them."""
+    return task.has_labels and task.is_scored
+
+
+def _why_unlabelled(task: Task) -> str:
+    if task.has_labels:
+        return f"the metric {UNSCORED} leaves the targets aside (another --metric uses them)"
+    return "no row of the data has a target (if a column holds them, name it with --target)"
+
+
+def _label_free() -> str:
+    """Return in words which strategies need no labels."""
+    names = [n for n in registry.optimizer_names() if "labels" not in registry.optimizer_class(n).requires]
+    return f"these strategies need no labels: {', '.join(names)}" if names else "every strategy needs labels"
+
+
+def _needs(optimizer: registry.Optimizer, task: Task, settings: Settings) -> frozenset[str]:
+    """Return what the run needs or can use: the strategy's needs, and a judge for a proof without scores."""
+    has_proof = bool(task.test) and settings.proof_examples != 0
+    judge = frozenset({"judge"} if has_proof and not task.is_scored else ())
+    return registry.uses(optimizer) | judge
+
+
 def _models(settings: Settings, needs: frozenset[str]) -> dict[Role, ModelSpec]:
-    """Return the models by role; a judge only for a strategy that needs one."""
+    """Return the models by role; a judge only where one is needed, embeddings only where they can be used."""
     names: dict[Role, str] = {
         "task": settings.model,
         "optimizer": settings.optimizer_model or settings.model,
     }
     if "judge" in needs:
         names["judge"] = settings.judge_model or settings.model
+    if "embeddings" in needs and settings.embedding_model is not None:
+        if is_simulator(settings.embedding_model):
+            raise ConfigError(
+                f"--embedding-model {settings.embedding_model}: the simulator gives no word vectors; leave it "
+                "out, and character n-grams serve instead"
+            )
+        names["embedding"] = settings.embedding_model
     models: dict[Role, ModelSpec] = {}
     for role, name in names.items():
         if is_simulator(name):
@@ -223,11 +251,37 @@ def _models(settings: Settings, needs: frozenset[str]) -> dict[Role, ModelSpec]:
     return models
 
 
+def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, task: Task) -> ModelSpec:
+    """Return the task model with log-probabilities asked for, if it takes that and the task has labels.
+
+    Raises:
+        ConfigError: it does not, and the strategy cannot do without.
+    """
+    lack = ""
+    if not task.labels:
+        lack = "the task has no closed set of labels (declare them: Task.labels)"
+    elif task.predict is not None:
+        lack = "the task has a predict function of its own, whose replies carry none"
+    elif not takes_logprobs(spec):
+        lack = f"{spec.name} gives none"
+    if not lack:
+        return replace(spec, top_logprobs=N_TOP_LOGPROBS)
+    if "log-probabilities" in optimizer.requires:
+        raise ConfigError(f"optimizer {name!r} needs log-probabilities of labels, and {lack}")
+    return spec
+
+
 def _model_identity(spec: ModelSpec) -> dict[str, Any]:
     return {
         **{"name": spec.name, "max_tokens": spec.max_tokens, "temperature": spec.temperature},
         **{"api_base": spec.api_base},
     }
+
+
+def _label_identity(optimizer: registry.Optimizer, task: Task) -> dict[str, Any]:
+    """Return labels and their words where a strategy may read log-probabilities, which hang on them."""
+    is_read = "log-probabilities" in registry.uses(optimizer)
+    return {"labels": [list(task.labels), list(task.label_words)]} if is_read else {}
 
 
 def _predict_identity(task: Task) -> str:
@@ -238,12 +292,24 @@ def _predict_identity(task: Task) -> str:
     return f"{name} x {task.calls_per_example}"
 
 
+def _check_targets(task: Task) -> None:
+    """Raise ConfigError if only some examples have targets: then neither scores nor a judge would do."""
+    rows = (*task.train, *task.dev, *task.test)
+    missing = [example.id for example in rows if example.target is None]
+    if task.is_scored and 0 < len(missing) < len(rows):
+        raise ConfigError(
+            f"task {task.name!r}: {len(missing)} of {len(rows)} examples have no target, the first is "
+            f"{missing[0]!r}; give every example a target, or none of them, or set the metric {UNSCORED}"
+        )
+
+
 def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
-    if "labels" in optimizer.requires and not task.has_labels:
-        raise ConfigError(f"optimizer {name!r} needs labels, and rows of the data have no target")
+    """Raise ConfigError where something that the strategy requires is not there."""
+    if "labels" in optimizer.requires and not _is_labelled(task):
+        raise ConfigError(f"optimizer {name!r} needs labels, and {_why_unlabelled(task)}; {_label_free()}")
 
 
-def _check_minimum(name: str, sizing: _Sizing, limit: Amount, n_proof: int) -> None:
+def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> None:
     """Raise ConfigError, with the least budget that works, where the search cannot even start."""
     search = limit.minus(sizing.proof(limit)[0])
     if sizing.can_search(search):
@@ -267,17 +333,6 @@ def _usd(budget: Budget) -> Decimal | None:
     return None if budget.usd is None else Decimal(str(budget.usd))
 
 
-def _worst_task_call(task: Task, spec: ModelSpec, max_prompt_tokens: int) -> Amount:
-    """Return the most that one answer of the task model can take, at the prompt's length limit."""
-    longest = max(
-        sum(len(text.encode("utf-8", "replace")) for text in example.inputs.values())
-        for example in (*task.train, *task.dev, *task.test)
-    )
-    n_slots = 2 * max(1, len(task.placeholders))  # a prompt may show a column more than once
-    text = "x" * (4 * max_prompt_tokens + n_slots * longest)
-    return spec.worst_case(spec.request((Message("system", text), Message("user", ""))))
-
-
 def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> tuple[Task, tuple[Example, ...]]:
     """Return the task with the test examples that are certain, and those to add if money is left; by seed."""
     n_test = len(task.test)
@@ -297,12 +352,12 @@ def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> 
 def _hold_out(
     task: Task, settings: Settings, search: Amount, worst: Amount, search_calls: int, said: list[str]
 ) -> tuple[Task, tuple[Example, ...], Amount]:
-    """Split the hold-out off dev where the search is large enough for it to pay."""
-    if len(task.dev) < MIN_DEV_FOR_HOLDOUT or search_calls < MIN_CALLS_FOR_HOLDOUT:
+    """Split the hold-out off dev where there are scores and the search is large enough for it to pay."""
+    if not task.is_scored or len(task.dev) < MIN_DEV_FOR_HOLDOUT or search_calls < MIN_CALLS_FOR_HOLDOUT:
         return task, (), Amount()
     n_prompts = N_FINALISTS + 1
-    share = _share(search, GATE_SHARE)
-    n_held = min(int(HOLDOUT_SHARE * len(task.dev)), worst.times(n_prompts).count_in(share))
+    part = share(search, GATE_SHARE)
+    n_held = min(int(HOLDOUT_SHARE * len(task.dev)), worst.times(n_prompts).count_in(part))
     if n_held < 10:
         return task, (), Amount()
     order = np.random.default_rng([settings.seed, 2]).permutation(len(task.dev))
@@ -311,11 +366,6 @@ def _hold_out(
     dev = tuple(example for i, example in enumerate(task.dev) if i not in held)
     holdout = tuple(example for i, example in enumerate(task.dev) if i in held)
     return replace(task, dev=dev), holdout, worst.times(n_prompts * n_held)
-
-
-def _share(limit: Amount, share: Decimal) -> Amount:
-    usd = limit.usd if limit.usd.is_infinite() else (limit.usd * share).quantize(Decimal("1e-9"), ROUND_DOWN)
-    return Amount(int(limit.calls * share), int(limit.tokens * share), usd)
 
 
 def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) -> int:
@@ -338,157 +388,3 @@ def finalists(proposals: list[Candidate], best: Candidate) -> list[Candidate]:
     """Return the candidates that the hold-out chooses among: the best, and the proposals before it."""
     latest = {candidate.id: candidate for candidate in [best, *reversed(proposals)]}
     return list(latest.values())[:N_FINALISTS]
-
-
-@dataclass(frozen=True)
-class _Sizing:
-    """How many answers a budget affords, and what they take; estimates, besides `worst_task`."""
-
-    task: Task
-    settings: Settings
-    models: Mapping[Role, ModelSpec]
-    optimizer: registry.Optimizer
-    max_prompt_tokens: int
-
-    @cached_property
-    def worst_task(self) -> Amount:
-        """The most that the task model can take for one prompt on one example."""
-        one = _worst_task_call(self.task, self.models["task"], self.max_prompt_tokens)
-        return one.times(self.task.calls_per_example)
-
-    @cached_property
-    def worst_writer(self) -> Amount:
-        """The most that a first call of the optimizer model is likely to hold."""
-        text = "x" * (_WRITER_BYTES + 8 * prompt_tokens(self.task.initial))
-        return self.models["optimizer"].worst_case(self.models["optimizer"].request((Message("user", text),)))
-
-    @cached_property
-    def _means(self) -> tuple[float, float, float]:
-        """Mean tokens of the rendered prompt with an example, of an example, and of a target."""
-        rows = self.task.dev[:50]
-        rendered = sum(len(m.content) for e in rows for m in self.task.render(self.task.initial, e))
-        shown = sum(len(e.inputs[column]) for e in rows for column in self.task.shown_columns)
-        targets = sum(len(e.target or "") for e in rows)
-        return rendered / 4 / len(rows), shown / 4 / len(rows), targets / 4 / len(rows)
-
-    def usual(self, role: Role, n_calls: int) -> tuple[int, Decimal | None]:
-        """Return the tokens and dollars that a call usually takes in a search of `n_calls`."""
-        spec = self.models[role]
-        question, example, target = self._means
-        n_demos = min(_MOST_DEMOS, n_calls / _CALLS_PER_DEMO)
-        if role == "task":
-            n_in = question + n_demos * (example + target + 5)
-            n_out = target + _ANSWER_WORDS[spec.is_simulated]
-        else:
-            prompt = prompt_tokens(self.task.initial)
-            n_in = _WRITER_INPUT + 2 * prompt
-            n_out = prompt + _WRITER_WORDS[spec.is_simulated]
-        n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.is_reasoning)
-        return round(n_in + n_out), spec.price(round(n_in), round(n_out))
-
-    def total(self, by_role: Mapping[Role, int], n_calls: int) -> tuple[int, Decimal | None]:
-        """Return the tokens and dollars that so many answers usually take."""
-        tokens, usd = 0, Decimal(0)
-        is_known = True
-        for role, n in by_role.items():
-            each_tokens, each_usd = self.usual(role, n_calls)
-            tokens += n * each_tokens
-            usd += n * (each_usd or 0)
-            is_known = is_known and each_usd is not None
-        return tokens, usd if is_known else None
-
-    def proof(self, limit: Amount) -> tuple[Amount, int]:
-        """Return the proof's share of the budget, and how many test examples it affords at worst.
-
-        The share is the worst case of all of them, or of those asked for, at most 30% of each limit.
-        """
-        wanted, n_test = self.settings.proof_examples, len(self.task.test)
-        share = limit if wanted is not None else _share(limit, PROOF_SHARE)
-        pair = self.worst_task.times(2)
-        whole = pair.times(n_test if wanted is None else min(n_test, wanted))
-        reserve = Amount(min(whole.calls, share.calls), min(whole.tokens, share.tokens), min(whole.usd, share.usd))
-        return reserve, pair.count_in(reserve)
-
-    def search_calls(self, search: Amount) -> int:
-        """Return how many answers the search can be expected to afford; the smallest of all limits."""
-        n = most = min(search.calls, _MOST_CALLS)
-        for _ in range(6):  # what a call takes depends on how many there are: a fixed point
-            tokens, usd = self.total(self.optimizer.forecast(max(1, n)), n)
-            share = Decimal(search.tokens) / max(1, tokens)
-            if search.usd.is_finite() and usd:
-                share = min(share, search.usd / usd)
-            n = max(0, min(most, int(max(1, n) * share)))
-        if self.settings.budget.seconds is not None:
-            each_s = _EXPECTED_SECONDS[self.models["task"].is_simulated] / _USUAL_CONCURRENCY
-            by_time = int(self.settings.budget.seconds * float(1 - PROOF_SHARE) / each_s)
-            n = min(n, max(by_time, self.optimizer.minimum_calls()))  # a guess of speed refuses no run
-        return n
-
-    def can_search(self, search: Amount) -> bool:
-        """Return whether the search can start: its first call fits, and enough of them are affordable."""
-        first = self.worst_writer if "optimizer model" in self.optimizer.requires else self.worst_task
-        return first.fits(search) and self.search_calls(search) >= self.optimizer.minimum_calls()
-
-    def least_budget(self) -> dict[str, str]:
-        """Return for calls, tokens and usd the least limit that works if it is the only one."""
-        units = {"calls": Decimal(1), "tokens": Decimal(1000), "usd": Decimal("0.0001")}
-        return {key: f"{self._least(key, unit):f}" for key, unit in units.items()}
-
-    def _least(self, key: str, unit: Decimal) -> Decimal:
-        def works(n: int) -> bool:
-            amount = n * unit
-            counts = {name: int(amount) if name == key else None for name in ("calls", "tokens")}
-            limit = limit_of(amount if key == "usd" else None, counts["calls"], counts["tokens"])
-            return self.can_search(limit.minus(self.proof(limit)[0]))
-
-        low, high = 0, 1
-        while not works(high) and high < 2**50:
-            low, high = high, 2 * high
-        while high - low > max(1, high // 100 if key != "calls" else 1):
-            middle = (low + high) // 2
-            low, high = (low, middle) if works(middle) else (middle, high)
-        while not works(high):  # rounding of the proof's share makes small dents
-            high += 1
-        return (high * unit).quantize(unit, ROUND_UP)
-
-    def _expected_proof(self, limit: Amount, search_calls: int, n_certain: int, n_spare: int) -> int:
-        """Return how many test examples the proof's share usually affords, at least those that are certain."""
-        tokens, usd = self.usual("task", search_calls)
-        calls = self.task.calls_per_example
-        usual = Amount(2 * calls, 2 * calls * tokens, 2 * calls * (usd or Decimal(0)))
-        return max(n_certain, min(n_certain + n_spare, usual.count_in(_share(limit, PROOF_SHARE))))
-
-    def forecast(self, limit: Amount, search_calls: int, n_test: tuple[int, int], n_gate: int) -> Forecast:
-        """Return what the whole run is expected to take, and its bound.
-
-        Args:
-            n_test: test examples that the proof is certain of, and those that it may add.
-        """
-        n_proof = self._expected_proof(limit, search_calls, *n_test)
-        by_role = dict(self.optimizer.forecast(search_calls))
-        by_role["task"] = by_role.get("task", 0) + 2 * n_proof + n_gate
-        calls = sum(by_role.values())
-        expected = self.total(by_role, search_calls)[1]
-        worst_tokens, worst_usd = self._bound(limit)
-        if expected is not None and worst_usd is not None:
-            expected = min(expected, worst_usd)
-        provable = smallest_provable_gain(n_proof)
-        return Forecast(calls, expected, worst_usd, worst_tokens, provable, n_proof, n_test[0])
-
-    def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
-        """Return the most tokens and dollars that the limits let the run take; None = no bound."""
-        roles: tuple[Role, ...] = ("task", "optimizer")
-        specs = [self.models[role] for role in roles]
-        writer = "x" * (_WRITER_BYTES + 12 * self.max_prompt_tokens)
-        longest = self.models["optimizer"].request((Message("user", writer),))
-        worst = (self.worst_task, self.models["optimizer"].worst_case(longest))
-        endless = Amount.endless()
-        tokens = [limit.tokens] if limit.tokens < endless.tokens else []
-        dollars = [limit.usd] if limit.usd.is_finite() else []
-        if limit.calls < endless.calls:
-            tokens.append(limit.calls * max(each.tokens for each in worst))
-            dollars.append(limit.calls * max(each.usd for each in worst))
-        if limit.tokens < endless.tokens:
-            dollars.append(limit.tokens * max(spec.price_out or spec.price_in or Decimal(0) for spec in specs))
-        is_priced = all(spec.price_in is not None for spec in specs)
-        return min(tokens, default=None), min(dollars, default=None) if is_priced else None

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from promptopt import promptfile
-from promptopt.evaluation import RunState, Tally
+from promptopt.asking import RunState, Tally
 from promptopt.gate import prompt_tokens
 from promptopt.plan import Plan
 from promptopt.registry import options_of
-from promptopt.stats import Comparison, score_interval
+from promptopt.stats import Comparison, compare, score_interval
 from promptopt.types import Candidate, Example
 
 # Characters that would steer a terminal or a reader's eye, or that UTF-8 cannot carry; they only stand in
 # JSON strings, where the escape means the same.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
+
+SIGN_TEST = "sign test of judge verdicts"
 
 Status = Literal["completed", "budget_exhausted", "interrupted", "failed"]
 
@@ -48,26 +51,66 @@ class PromptScores:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A judge model's verdicts on the answers of best and initial prompt to the same test inputs.
+
+    Args:
+        win_rate: (wins + ties / 2) / inputs, in [0, 1], above .5 = the best prompt is preferred; None = nothing
+            was compared, since the best prompt is the initial one.
+        ci95: 95% interval of `win_rate`.
+        wins: inputs on which the best prompt's answer was preferred in both orders.
+        losses: inputs on which the initial prompt's was.
+        ties: all others.
+        unparsed: votes, two for each input, that could not be read; they count for nobody.
+        smallest_provable: smallest win rate that so many inputs could have proved; None = none could.
+    """
+
+    win_rate: float | None
+    ci95: tuple[float, float] | None
+    wins: int
+    losses: int
+    ties: int
+    unparsed: int
+    smallest_provable: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the answers to one test input compare: 1 = the best prompt's wins, -1 = it loses, 0 = a tie.
+
+    Args:
+        unparsed: votes of the judge that could not be read.
+    """
+
+    example_id: str
+    verdict: int
+    unparsed: int = 0
+
+
+@dataclass(frozen=True)
 class Improvement:
     """The proof: best against initial prompt, paired on the test split.
 
     Args:
-        delta: mean score gained, positive = better.
+        delta: mean score gained, positive = better; None = there are no scores, see `judged`.
+        ci95: 95% interval of `delta`.
         p_value: two-sided.
         verdict: proven, not_proven or worse, at level .05.
         smallest_provable: smallest gain that this test split could have proved; None = none could.
-        fixed: ids of examples on which the best prompt scores higher.
-        broken: ids of examples on which it scores lower.
+        fixed: ids of examples on which the best prompt scores higher, or its answer is preferred.
+        broken: ids of examples on which it scores lower, or the initial prompt's is preferred.
+        judged: what a judge model said, where there are no scores; else None.
     """
 
-    delta: float
-    ci95: tuple[float, float]
+    delta: float | None
+    ci95: tuple[float, float] | None
     p_value: float
     test: str
     verdict: Literal["proven", "not_proven", "worse"]
     smallest_provable: float | None
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +147,7 @@ class Result:
         reason: why the run ended as it did.
         initial: the user's prompt.
         best: the best prompt found; the initial one if nothing was better.
-        improvement: the proof; None if there was none (no test split, or the run did not get there).
+        improvement: the proof; None = there was none (no test split, or the run did not get there).
         proposals: `tried` candidates evaluated, `accepted` as better than the incumbent.
         evaluations: cells `spent`, `saved_by_racing`, and `cached` (answers that were already there).
         missing: answers still missing when a decision went on without them; never scored.
@@ -160,6 +203,39 @@ def improvement(comparison: Comparison, ids: list[str]) -> Improvement:
     )
 
 
+def judged_improvement(outcomes: Sequence[Outcome]) -> Improvement:
+    """Return the proof by a judge's verdicts: balanced win rate and exact two-sided sign test.
+
+    Each input is a pair of 0/1 rows, "the initial prompt's answer won" and "the best prompt's won": the sign
+    test of wins against losses is the exact McNemar test on them, the interval of the win rate that of their
+    difference (Newcombe's method 10), halved around one half. Assumes independent inputs.
+    """
+    n, n_unparsed = len(outcomes), sum(outcome.unparsed for outcome in outcomes)
+    if n == 0:
+        nothing = Judged(None, None, 0, 0, 0, 0, None)
+        return Improvement(None, None, 1.0, SIGN_TEST, "not_proven", None, (), (), nothing)
+    found = compare([float(o.verdict < 0) for o in outcomes], [float(o.verdict > 0) for o in outcomes])
+    wins, losses = len(found.fixed), len(found.broken)
+    low, high = found.ci95
+    least = found.smallest_provable
+    judged = Judged(
+        win_rate=_rate(found.delta),
+        ci95=(_rate(low), _rate(high)),
+        wins=wins,
+        losses=losses,
+        ties=n - wins - losses,
+        unparsed=n_unparsed,
+        smallest_provable=None if least is None else _rate(least),
+    )
+    plain = improvement(found, [outcome.example_id for outcome in outcomes])
+    return replace(plain, delta=None, ci95=None, test=SIGN_TEST, smallest_provable=None, judged=judged)
+
+
+def _rate(lead: float) -> float:
+    """Return the win rate that a lead, share won minus share lost, means."""
+    return (1 + lead) / 2
+
+
 def spend_of(state: RunState) -> Spend:
     """Return what a run has taken so far, by role and phase."""
     attempts = state.journal.attempt_counts()
@@ -204,7 +280,7 @@ def make_result(
         return PromptScores(
             prompt=promptfile.format_prompt(candidate.prompt, front_matter),
             dev=split_score(state.dev_scores(candidate.id)),
-            test=None if proof is None else _split(state, candidate, (*task.test, *plan.spare_test)),
+            test=None if proof is None else _split(state, candidate, plan.sealed),
             prompt_tokens=prompt_tokens(candidate.prompt),
         )
 
@@ -247,5 +323,7 @@ def package_version() -> str:
 
 
 def _split(state: RunState, candidate: Candidate, examples: tuple[Example, ...]) -> SplitScore | None:
+    if not state.task.is_scored:
+        return None
     cells = (state.cells.get((candidate.id, example.id)) for example in examples)
     return split_score([cell.score.value for cell in cells if cell is not None])

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from promptopt import folder, promptfile, stats
+from promptopt import folder, promptfile, registry
+from promptopt.asking import RunState
 from promptopt.config import (
     DATA_OPTIONS,
     Settings,
@@ -33,26 +34,18 @@ from promptopt.errors import (
     TaskError,
     nearest,
 )
-from promptopt.evaluation import RunState, fill_cells
+from promptopt.evaluation import fill_cells
 from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
 from promptopt.plan import PROOF_SHARE, Plan, finalists, make_plan
+from promptopt.proof import prove
 from promptopt.providers import LitellmTransport, SimulatorTransport, Transport
-from promptopt.result import (
-    Improvement,
-    Result,
-    Status,
-    improvement,
-    make_result,
-)
+from promptopt.result import Improvement, Result, Status, make_result
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
 from promptopt.types import Budget, Candidate, Prompt
-
-# Where time is limited, test examples are compared so many at a time: what is complete then counts.
-_TIMED_BATCH = 50
 
 
 class Run:
@@ -62,6 +55,9 @@ class Run:
         front_matter: of the prompt file, copied into best.md.
         transports: by model name, "" for all others; None = litellm and the simulator.
         announce: called once with the run when its folder is agreed on, before anything is spent.
+
+    Raises:
+        ConfigError: the simulator is to play a model on data without targets.
     """
 
     def __init__(
@@ -79,6 +75,8 @@ class Run:
         self.state: RunState | None = None
         self.best: Candidate | None = None
         self.n_answers_before = 0
+        if transports is None:
+            check_simulator(plan)
         self._announce = announce
         self._front_matter = front_matter
         self._transports = transports
@@ -155,7 +153,9 @@ class Run:
         reason = "the search ended by itself"
         best: Candidate | None = None
         try:
-            best = await plan.optimizer.optimize(study)
+            found = await plan.optimizer.optimize(study)
+            state.meet(found)  # a prompt that the gate refuses is no result
+            best = found
         except BudgetExhausted as error:
             status, reason = "budget_exhausted", str(error)
         except Interrupted as error:
@@ -206,46 +206,20 @@ class Run:
     async def _prove(
         self, state: RunState, status: Status, reason: str, best: Candidate
     ) -> tuple[Status, str, Improvement | None]:
-        """Compare best and initial prompt on the test split: the only place that reads it."""
+        """Compare best and initial prompt on the test split, and say how the run then ends."""
         if not self.plan.task.test:
             return status, reason, None
         state.phase = "proof"
-        rows: list[tuple[str, float, float]] = []
+        lease = Lease(self.plan.limit.minus(_spent(state)), self.stop)
+        lease.precharge(dict.fromkeys(self._paid, Amount()))
         try:
-            await self._compare_on_test(state, best, rows)
+            return status, reason, await prove(self.plan, state, lease, best)
         except Interrupted as error:
             return "interrupted", str(error), None
         except BudgetExhausted as error:
-            if not rows:
-                return "budget_exhausted", f"the proof could not be completed: {error}", None
+            return "budget_exhausted", f"the proof could not be completed: {error}", None
         except (ProviderError, TaskError) as error:
             return "failed", f"the proof could not be completed: {error}", None
-        comparison = stats.compare([row[1] for row in rows], [row[2] for row in rows])
-        return status, reason, improvement(comparison, [row[0] for row in rows])
-
-    async def _compare_on_test(
-        self, state: RunState, best: Candidate, rows: list[tuple[str, float, float]]
-    ) -> None:
-        """Append (example id, initial score, best score): first the certain examples, then more in batches.
-
-        A batch is as large as what is left affords at worst; when it is paid, mostly more is left. Where this
-        ends depends on what answers cost, not on whether they are right.
-        """
-        initial = Candidate(self.plan.task.initial)
-        candidates = [initial] if best.id == initial.id else [initial, best]
-        lease = Lease(self.plan.limit.minus(_spent(state)), self.stop)
-        lease.precharge(dict.fromkeys(self._paid, Amount()))
-        queue = (*self.plan.task.test, *self.plan.spare_test)
-        most = _TIMED_BATCH if self.plan.settings.budget.seconds is not None else len(queue)
-        n = min(most, len(self.plan.task.test))
-        while queue and n:
-            examples, queue = queue[:n], queue[n:]
-            pairs = [(candidate, example) for candidate in candidates for example in examples]
-            cells = await fill_cells(state, lease, f"proof:{len(rows)}", pairs)
-            for example, a, b in zip(examples, cells, cells[-len(examples) :], strict=False):
-                if a is not None and b is not None:
-                    rows.append((example.id, a.score.value, b.score.value))
-            n = min(most, self.plan.worst_pair.count_in(lease.available))
 
     # Set-up -----------------------------------------------------------------------------------------
 
@@ -263,13 +237,26 @@ class Run:
             share = 1.0 if not plan.task.test else float(1 - PROOF_SHARE)
             gateway.deadlines = {"search": self._started + share * seconds, "proof": self._started + seconds}
         return RunState(
-            task=plan.task.without_test(),
+            task=plan.open_task,
             models=plan.models,
             gateway=gateway,
             journal=journal,
-            gate=Gate(plan.task.without_test(), plan.max_prompt_tokens),
+            gate=Gate(plan.open_task, plan.max_prompt_tokens),
             seed=plan.settings.seed,
             limits=plan.limit,
+        )
+
+
+def check_simulator(plan: Plan) -> None:
+    """Raise ConfigError if the simulator is to play a role and has no targets to play it by."""
+    simulated = sorted({spec.name for spec in plan.models.values() if spec.is_simulated})
+    rows = (*plan.task.train, *plan.task.dev, *plan.holdout, *plan.task.test, *plan.spare_test)
+    unknown = [example.id for example in rows if example.target is None]
+    if simulated and unknown:
+        raise ConfigError(
+            f"the simulator ({', '.join(simulated)}) cannot play a model here: it answers by the targets of the "
+            f"data, and example {unknown[0]!r} has none; take a real model, or data with targets and --metric "
+            "none: then the simulator alone knows them"
         )
 
 
@@ -313,8 +300,12 @@ def prepare(
         said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
         is_file = os.path.exists(task)
         source |= {"data": str(Path(task).resolve()) if is_file else str(task)} | said
+        needs = None if settings.optimizer == "auto" else registry.optimizer_class(settings.optimizer).requires
+        needs_labels = None if needs is None else "labels" in needs
         try:
-            task, notes = load_task(task, seed=settings.seed, columns_of=file.prompt, **said)
+            task, notes = load_task(
+                task, seed=settings.seed, columns_of=file.prompt, needs_labels=needs_labels, **said
+            )
         except ConfigError as error:
             own = {key: value for key, value in file.settings.items() if key not in given}
             raise ConfigError(name_front_matter(str(error), own, file.front_matter, str(prompt))) from error

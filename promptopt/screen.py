@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from promptopt.task import UNSCORED
+
 if TYPE_CHECKING:
     from promptopt.plan import Plan
-    from promptopt.result import Result, SplitScore
+    from promptopt.result import Improvement, Result, SplitScore
     from promptopt.run import Run
     from promptopt.types import Demo, Role
 
@@ -136,7 +138,7 @@ class Screen:
         if before.id == after.id:
             self._print("\nNo better prompt was found; best.md holds yours.", "bold")
             return
-        has_gained = result.improvement is None or result.improvement.delta > 0
+        has_gained = result.improvement is None or _lead(result.improvement) > 0
         title = "The better prompt" if has_gained else "The prompt found, no better on unseen data than yours"
         self._print(f"\n{title}, as a difference ([-removed-], {{+added+}}):", "bold")
         self._out.print(word_difference(clean(before.instruction), clean(after.instruction)))
@@ -152,7 +154,10 @@ class Screen:
     def _changed_examples(self, result: Result, run: Run) -> None:
         if result.improvement is None or run.best is None or run.best.prompt.id == run.plan.task.initial.id:
             return
-        for title, ids in (("fixed", result.improvement.fixed), ("broken", result.improvement.broken)):
+        titles = ("fixed", "broken")
+        if result.improvement.judged is not None:
+            titles = ("where the judge prefers the new answer", "where it prefers the old one")
+        for title, ids in zip(titles, (result.improvement.fixed, result.improvement.broken), strict=True):
             shown = f", {_N_SHOWN} of them" if len(ids) > _N_SHOWN else ""
             self._print(f"\n{len(ids)} test examples {title}{shown}" + (":" if ids else ""), "bold")
             for name in ids[:_N_SHOWN]:
@@ -175,13 +180,12 @@ def _console(file: TextIO) -> Console:
 
 
 def _models(plan: Plan) -> str:
-    roles: tuple[Role, ...] = ("task", "optimizer")
-    names = {role: plan.models[role].name for role in roles}
+    names: dict[Role, str] = {role: spec.name for role, spec in plan.models.items()}
     simulated = {role for role in names if plan.models[role].is_simulated}
-    if names["task"] == names["optimizer"]:
+    if len(set(names.values())) == 1:
         return names["task"] + (" (SIMULATED: built-in stand-in, no real model)" if simulated else "")
     parts = [f"{name} as {role} model{' (SIMULATED)' * (role in simulated)}" for role, name in names.items()]
-    return " and ".join(parts)
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def _demo_line(demo: Demo) -> str:
@@ -216,24 +220,54 @@ def verdict(result: Result) -> str:
             "failed": "Failed; the best prompt so far is kept.",
             "budget_exhausted": "No proof: none was asked for, or the time was over; the gain is not known.",
         }.get(result.status, "No proof was asked for; the gain on unseen data is not known.")
+    figures, could, warning = _judged_words(proof) if proof.judged else _scored_words(proof, result)
+    if proof.verdict == "proven":
+        return f"Proven: {figures}.{warning}"
+    if proof.verdict == "worse":
+        return f"Worse, keep yours: {figures}.{warning}"
+    advice = "; keep yours" if _lead(proof) < 0 else ""
+    return f"Not proven: {figures}; {could}{advice}.{warning}"
+
+
+def _scored_words(proof: Improvement, result: Result) -> tuple[str, str, str]:
+    """Return the figures of a proof by scores, what it could have proved, and no warning."""
+    assert proof.delta is not None
+    assert proof.ci95 is not None
     n = result.best.test.n if result.best.test else 0
     low, high = proof.ci95
     figures = (
         f"{100 * proof.delta:+.1f} points on {n} unseen test examples "
         f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}; {proof.test}, p = {proof.p_value:.2g})"
     )
-    if proof.verdict == "proven":
-        return f"Proven: {figures}."
-    if proof.verdict == "worse":
-        return f"Worse, keep yours: {figures}."
-    least = proof.smallest_provable
-    could = (
-        "no gain could have been proved with so few examples"
-        if least is None
-        else f"the smallest gain that this test split could have proved is {100 * least:.1f} points"
+    if proof.smallest_provable is None:
+        return figures, "no gain could have been proved with so few examples", ""
+    least = 100 * proof.smallest_provable
+    return figures, f"the smallest gain that this test split could have proved is {least:.1f} points", ""
+
+
+def _judged_words(proof: Improvement) -> tuple[str, str, str]:
+    """Return the figures of a proof by a judge, what it could have proved, and what a judge is."""
+    judged = proof.judged
+    assert judged is not None
+    assert judged.win_rate is not None
+    assert judged.ci95 is not None
+    low, high = judged.ci95
+    n = judged.wins + judged.losses + judged.ties
+    figures = (
+        f"the judge prefers the new prompt on {judged.wins} and yours on {judged.losses} of {n} unseen test "
+        f"inputs, with {judged.ties} ties: win rate {100 * judged.win_rate:.1f}% (95% interval {100 * low:.1f} to "
+        f"{100 * high:.1f}; sign test, p = {proof.p_value:.2g})"
     )
-    advice = "; keep yours" if proof.delta < 0 else ""
-    return f"Not proven: {figures}; {could}{advice}."
+    warning = " The judge is a model: its preference is no ground truth."
+    if judged.smallest_provable is None:
+        return figures, "no win rate could have been proved with so few inputs", warning
+    least = 100 * judged.smallest_provable
+    return figures, f"the smallest win rate that these inputs could have proved is {least:.1f}%", warning
+
+
+def _lead(proof: Improvement) -> float:
+    """Return a number above 0 if the best prompt did better than the initial one on the test examples."""
+    return proof.delta if proof.delta is not None else len(proof.fixed) - len(proof.broken)
 
 
 def word_difference(before: str, after: str) -> Text:
@@ -263,9 +297,12 @@ def _forecast_line(plan: Plan) -> str:
         return line
     if forecast.smallest_provable is None:
         return f"{line}; {forecast.n_proof} test examples cannot prove any gain: at least 6 are needed"
+    least = 100 * forecast.smallest_provable
     line += (
-        f"; the smallest gain that {forecast.n_proof} test examples can prove is, at best, "
-        f"{100 * forecast.smallest_provable:.1f} points"
+        f"; the smallest gain that {forecast.n_proof} test examples can prove is, at best, {least:.1f} points"
+        if plan.task.is_scored
+        else f"; the smallest win rate that {forecast.n_proof} test inputs can prove is, at best, "
+        f"{50 + least / 2:.1f}%"
     )
     if forecast.n_certain == forecast.n_proof:
         return line
@@ -290,6 +327,9 @@ def _progress_line(run: Run) -> str:
         scores = state.dev_scores(state.proposals[-1].id)
         if scores:
             parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} dev examples")
+        elif not state.task.is_scored:
+            n_better = sum(candidate.id != state.task.initial.id for candidate in state.proposals)
+            parts.append(f"{n_better} accepted")
     if state.gateway.n_failed:
         last = _short(state.gateway.last_failure, 80)
         parts.append(f"{state.gateway.n_failed} attempts failed, last: {last}")
@@ -303,8 +343,9 @@ def _score_table(result: Result) -> Table:
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     table.add_row("", "initial", "best")
-    table.add_row("test score", _split(result.initial.test), _split(result.best.test))
-    table.add_row("dev score", _split(result.initial.dev), _split(result.best.dev))
+    if result.task["metric"] != UNSCORED:
+        table.add_row("test score", _split(result.initial.test), _split(result.best.test))
+        table.add_row("dev score", _split(result.initial.dev), _split(result.best.dev))
     table.add_row("prompt tokens", f"{result.initial.prompt_tokens}", f"{result.best.prompt_tokens}")
     whole = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     whole.add_column(no_wrap=True)
@@ -321,12 +362,9 @@ def _score_table(result: Result) -> Table:
 def _facts(result: Result) -> list[tuple[str, str]]:
     spend, cells, proof = result.spend, result.evaluations, result.improvement
     facts: list[tuple[str, str]] = []
+    is_scored = result.task["metric"] != UNSCORED
     if proof is not None:
-        low, high = proof.ci95
-        facts.append(
-            ("gain on test", f"{100 * proof.delta:+.1f} points (95%: {100 * low:+.1f} to {100 * high:+.1f})")
-        )
-        facts.append(("p-value", f"{proof.p_value:.2g} ({proof.test}, two-sided)"))
+        facts += _proof_facts(proof)
     phases = ", ".join(f"{name} {part.calls}" for name, part in spend.by_phase.items() if part.calls)
     facts.append(("spend", f"{dollars(spend.cost_usd)}, {spend.calls} calls ({phases})"))
     facts.append(("tokens", f"{spend.input_tokens} in, {spend.output_tokens} out"))
@@ -336,7 +374,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     facts.append(("prompts", f"{result.proposals['tried']} tried, {result.proposals['accepted']} accepted"))
     facts.append(("status", f"{result.status.replace('_', ' ')} after {result.duration_s:.1f} s"))
     if result.unparsed:
-        facts.append(("unparseable", f"{result.unparsed} answers, scored 0"))
+        facts.append(("unparseable", f"{result.unparsed} answers" + (", scored 0" if is_scored else "")))
     if result.missing:
         facts.append(("missing", f"{result.missing} answers, left out of the decisions"))
     n_failed = spend.attempts - spend.lost_in_flight - spend.calls
@@ -344,6 +382,27 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         facts.append(("lost in flight", f"{spend.lost_in_flight} answers, at a kill of the process"))
     if n_failed > 0:
         facts.append(("failed", f"{n_failed} attempts"))
+    return facts
+
+
+def _proof_facts(proof: Improvement) -> list[tuple[str, str]]:
+    """Return the figures of the proof; none where the best prompt is the initial one and nothing was judged."""
+    p_value = ("p-value", f"{proof.p_value:.2g} ({proof.test}, two-sided)")
+    judged = proof.judged
+    if judged is None:
+        assert proof.delta is not None
+        assert proof.ci95 is not None
+        low, high = proof.ci95
+        gain = f"{100 * proof.delta:+.1f} points (95%: {100 * low:+.1f} to {100 * high:+.1f})"
+        return [("gain on test", gain), p_value]
+    if judged.win_rate is None:
+        return []
+    assert judged.ci95 is not None
+    low, high = judged.ci95
+    rate = f"{100 * judged.win_rate:.1f}% (95%: {100 * low:.1f} to {100 * high:.1f})"
+    facts = [("win rate on test", f"{rate}: {judged.wins} won, {judged.losses} lost, {judged.ties} tied"), p_value]
+    if judged.unparsed:
+        facts.append(("unreadable", f"{judged.unparsed} votes of the judge, counted for nobody"))
     return facts
 
 

@@ -18,6 +18,7 @@ from types import MappingProxyType, ModuleType
 import numpy as np
 
 from promptopt.errors import ConfigError, TaskError, nearest
+from promptopt.task import UNSCORED
 from promptopt.tasks.answer import extract, is_number, parse_letters, parse_number, parse_object, trim
 from promptopt.types import Example, Metric, Score, digest
 
@@ -28,6 +29,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "choice": "the answer names the right option letter: (B), B, B), b., Option B",
         "number": "the last number of the answer equals the target as a number; $ , % ignored",
         "json": "share of the target's fields that the answer's JSON object has right",
+        "none": "no score: where there are no targets, a judge model compares answers",
         "path.py:function": "your own `def function(reply, example)`: number, (number, feedback) or Score",
     }
 )
@@ -142,6 +144,17 @@ class Json:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """Gives no score: every value is NaN. For data without targets; a judge model compares answers instead."""
+
+    name: str = UNSCORED
+
+    def score(self, reply: str, example: Example) -> Score:
+        """Return no score."""
+        return Score(float("nan"))
+
+
+@dataclass(frozen=True)
 class FunctionMetric:
     """Calls the user's `function(reply, example)`.
 
@@ -179,11 +192,13 @@ def load(name: str, targets: Sequence[str | None]) -> Metric:
         return choose(targets)[0]
     if ".py:" in name:
         return _load_function(name)
+    if name == UNSCORED:
+        return Unscored()
     build = _BUILD.get(name)
     if build is None:
         raise ConfigError(
             f"unknown metric {name!r} (your own function is named as path.py:function); "
-            f"{nearest(name, [*_BUILD, 'auto'])}"
+            f"{nearest(name, [*_BUILD, UNSCORED, 'auto'])}"
         )
     known = _known(targets, f"metric {name!r}")
     fits = {"choice": _is_letter, "number": is_number, "json": _is_object}.get(name)
@@ -197,12 +212,10 @@ def load(name: str, targets: Sequence[str | None]) -> Metric:
 
 
 def choose(targets: Sequence[str | None]) -> tuple[Metric, str]:
-    """Return the metric that fits the targets, and the reason as a sentence: what `auto` means.
-
-    Raises:
-        ConfigError: there is no target.
-    """
-    known = _known(targets, "metric 'auto'")
+    """Return the metric that fits the targets, and the reason as a sentence: what `auto` means."""
+    known = tuple(target for target in targets if target is not None)
+    if not known:
+        return Unscored(), f"no row has a target, so answers get no scores: {UNSCORED}"
     n, distinct = len(known), set(known)
     if all(map(_is_object, known)):
         return Json(), f"all {n} targets are JSON objects: json"
@@ -293,7 +306,10 @@ def _score(result: object, place: str) -> Score:
 def _known(targets: Sequence[str | None], what: str) -> tuple[str, ...]:
     known = tuple(target for target in targets if target is not None)
     if not known:
-        raise ConfigError(f"{what}: no row has a target; name the target column, or your own path.py:function")
+        raise ConfigError(
+            f"{what}: no row has a target; name the target column, your own path.py:function, or the metric "
+            f"{UNSCORED}"
+        )
     return known
 
 

@@ -208,7 +208,9 @@ def test_raised_budget_goes_on_also_where_the_proof_grows(run: Runner) -> None:
 def test_lists(run: Runner) -> None:
     shown = run("optimizers").out
     assert "capo (what auto picks):" in shown
-    assert "--set population_size=None  " in shown
+    assert "promptopt optimizers NAME: its options" in shown
+    assert "  population_size=None\n" in run("optimizers", "capo").out
+    assert run("optimizers", "cappo").status == 2
     assert "support: Sort the message" in run("tasks").out
     metrics = run("metrics").out
     assert metrics.count("path.py:function") == 1

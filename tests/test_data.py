@@ -151,7 +151,7 @@ def test_targets_are_optional_where_no_metric_needs_them(tmp_path: Path) -> None
         {"input": "d"},
     ]
     path = write(tmp_path / "d.jsonl", jsonl(*table))
-    loaded = data.load(path, seed=0, target_required=False)
+    loaded = data.load(path, seed=0, targets="any")
     assert sorted(str(e.target) for e in (*loaded.train, *loaded.dev, *loaded.test)) == [
         "None",
         "None",
@@ -159,9 +159,26 @@ def test_targets_are_optional_where_no_metric_needs_them(tmp_path: Path) -> None
         "x",
     ]
     path = write(tmp_path / "e.csv", "input\na\nb\nc\n")
-    assert data.load(path, seed=0, target_required=False).test[0].target is None
-    with pytest.raises(ConfigError, match="no target column 'lable'"):
-        data.load(path, seed=0, target_required=False, target="lable")
+    for targets in ("any", "all or none"):
+        assert data.load(path, seed=0, targets=targets).test[0].target is None  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="no target column 'lable'"):
+            data.load(path, seed=0, targets=targets, target="lable")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hole", [{"input": "b"}, {"input": "b", "target": None}, {"input": "b", "target": " "}])
+def test_targets_that_some_rows_lack_are_refused(tmp_path: Path, hole: dict[str, object]) -> None:
+    path = write(tmp_path / "d.jsonl", jsonl({"input": "a", "target": "x"}, hole, {"input": "c", "target": "y"}))
+    said = r"d\.jsonl:2: target 'target' is empty; fill it in.*; 2 rows have one: .*--metric none"
+    with pytest.raises(ConfigError, match=said):
+        data.load(path, seed=0, targets="all or none")
+
+
+def test_targets_that_one_file_of_a_folder_lacks_are_refused(tmp_path: Path) -> None:
+    path = folder(
+        tmp_path / "f", jsonl(*rows(3, "a")), jsonl(*rows(3, "b")), jsonl({"input": "c"}, {"input": "d"})
+    )
+    with pytest.raises(ConfigError, match=r"test\.jsonl:1: target 'target' is empty"):
+        data.load(path, seed=0, targets="all or none")
 
 
 GOOD = '{"input": "a", "target": "1"}\n'

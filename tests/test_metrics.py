@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from pathlib import Path
 
@@ -111,13 +112,23 @@ def test_metrics_are_listed_and_loaded_by_name() -> None:
         ("number", ["1", "two"], "metric 'number': target 'two' does not fit .*correct the target, or take"),
         ("choice", ["(A)", "yes"], "target 'yes' does not fit"),
         ("json", ["[1]"], "does not fit"),
-        ("label", [None], "no row has a target; name the target column"),
-        ("auto", [], "no row has a target"),
+        ("label", [None], "no row has a target; name the target column.*or the metric none"),
+        ("nome", ["x"], "did you mean 'none'"),
     ],
 )
 def test_a_metric_that_does_not_exist_or_fit_is_refused(name: str, targets: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         metrics.load(name, targets)
+
+
+@pytest.mark.parametrize("targets", [[], [None, None]])
+def test_without_targets_auto_gives_no_scores(targets: list[str | None]) -> None:
+    metric, why = metrics.choose(targets)
+    assert metric.name == metrics.load("auto", targets).name == metrics.load("none", ["x"]).name == "none"
+    assert why == "no row has a target, so answers get no scores: none"
+    score = metric.score("any reply", example(None))
+    assert math.isnan(score.value)
+    assert score.is_parsed
 
 
 def test_an_example_without_target_cannot_be_scored() -> None:

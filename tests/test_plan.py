@@ -165,6 +165,18 @@ def test_unknown_landscape_fails_in_time() -> None:
         make_plan(make_task(), Settings("sim:nonsense"))
 
 
+def test_word_vectors_are_asked_for_only_where_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptopt.optimizers.random_search import RandomSearch
+
+    settings = Settings("sim", optimizer="random", embedding_model="sim", budget=Budget(calls=300))
+    assert set(make_plan(make_task(), settings).models) == {"task", "optimizer"}
+    monkeypatch.setattr(RandomSearch, "prefers", frozenset({"embeddings"}), raising=False)
+    with pytest.raises(ConfigError, match="--embedding-model sim: the simulator gives no word vectors"):
+        make_plan(make_task(), settings)
+    served = replace(settings, embedding_model="vectors", api_base="http://127.0.0.1:9/v1")
+    assert make_plan(make_task(), served).models["embedding"].name == "vectors"
+
+
 def test_proof_grows_with_what_the_search_left(tmp_path: Path) -> None:
     task = make_task(n_dev=30, n_test=200)
     settings = Settings("sim", budget=Budget(usd=Decimal("0.3")), optimizer="random", out=tmp_path)
