@@ -118,6 +118,7 @@ class Capo:
 
     source: ClassVar[str] = "Zehle et al. 2025, arXiv 2504.16005"
     requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
+    usual_calls: ClassVar[str] = "from 150; about 20,000 at the paper's settings"
     when: ClassVar[str] = "labels at hand; demonstrations and wording matter; short prompts wanted"
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType(
         {

@@ -50,6 +50,7 @@ class RandomSearch:
 
     source: ClassVar[str] = "the usual control; no publication"
     requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
+    usual_calls: ClassVar[str] = "as many as there are"
     when: ClassVar[str] = "as a control in comparisons; not to find good prompts"
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
 
@@ -63,7 +64,7 @@ class RandomSearch:
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: the initial prompt and two others."""
-        return 2 + 3 * 12
+        return 2 + 3 * min(self._n_dev(1), 20)
 
     def forecast(self, n_calls: int) -> Mapping[Role, int]:
         """Return the expected answers by role for a search of `n_calls`."""

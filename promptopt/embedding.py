@@ -1,6 +1,7 @@
 """Vectors of words without an endpoint, and the words that stand for clusters of vectors.
 
-Both need scikit-learn, the extra `cluster`, which is imported at the first need.
+Both need scikit-learn, the extra `cluster`, which is imported at the first need. One thread does all: several add
+up in the order of their arrival, and rounding could change a cluster (on small matrices they are slower, too).
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ def ngram_vectors(texts: Sequence[str]) -> NDArray[np.float64]:
     _check_installed("word vectors without an embedding endpoint need")
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from threadpoolctl import threadpool_limits
 
-    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True).fit_transform(texts)
-    n = min(N_DIMENSIONS, min(grams.shape) - 1)
-    rows = grams.toarray() if n < 1 else TruncatedSVD(n, random_state=0).fit_transform(grams)
+    # Equal texts have no variance, of which the SVD takes a share that is not used here.
+    with threadpool_limits(1), np.errstate(invalid="ignore"):
+        grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True).fit_transform(texts)
+        n = min(N_DIMENSIONS, min(grams.shape) - 1)
+        rows = grams.toarray() if n < 1 else TruncatedSVD(n, random_state=0).fit_transform(grams)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     vectors: NDArray[np.float64] = rows / np.where(norms > 0, norms, 1)
     return vectors
@@ -55,7 +59,6 @@ def representatives(vectors: NDArray[np.float64], k: int, seed: int) -> tuple[in
     from sklearn.metrics import pairwise_distances_argmin
     from threadpoolctl import threadpool_limits
 
-    # One thread: several would add up in the order of their arrival, and rounding could change a cluster.
     with threadpool_limits(1):
         # Equal vectors make fewer clusters than asked for, about which scikit-learn would warn.
         n_distinct = len(np.unique(vectors, axis=0))

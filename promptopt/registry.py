@@ -27,10 +27,16 @@ from promptopt.types import Candidate, Role, digest
 BUILT_IN: Mapping[str, str] = types.MappingProxyType(
     {
         "capo": "promptopt.optimizers.capo:Capo",
+        "claps": "promptopt.optimizers.claps:Claps",
+        "promptagent": "promptopt.optimizers.prompt_agent:PromptAgent",
+        "promptquine": "promptopt.optimizers.promptquine:PromptQuine",
         "random": "promptopt.optimizers.random_search:RandomSearch",
+        "spo": "promptopt.optimizers.spo:Spo",
+        "tapruning": "promptopt.optimizers.tapruning:TaPruning",
     }
 )
 AUTO = "capo"
+LABEL_FREE = "spo"  # what `auto` picks where there are no labels
 
 
 class Optimizer(Protocol):
@@ -38,10 +44,21 @@ class Optimizer(Protocol):
 
     Obligations: `optimize` touches nothing but the study; it prints nothing, catches no budget or
     provider error, and calls `study.propose` whenever its incumbent changes.
+
+    Args:
+        source: the publication.
+        requires: what it cannot do without: labels, log-probabilities, optimizer model, judge.
+        usual_calls: its typical number of calls, in words.
+        when: when to choose it.
+        presets: options by the name of the preset; `paper` is the published algorithm with its settings.
+
+    It may also have `prefers`, as an attribute or a property that hangs on its options: what it uses if it is
+    there (log-probabilities, embeddings).
     """
 
     source: ClassVar[str]
     requires: ClassVar[frozenset[str]]
+    usual_calls: ClassVar[str]
     when: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, object]]]
 
@@ -61,6 +78,12 @@ class Optimizer(Protocol):
 def optimizer_names() -> tuple[str, ...]:
     """Return the names of all installed strategies."""
     return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group="promptopt.optimizers"))}))
+
+
+def uses(optimizer: Optimizer) -> frozenset[str]:
+    """Return what a strategy requires, and what it uses if it is there."""
+    prefers: frozenset[str] = getattr(optimizer, "prefers", frozenset())
+    return optimizer.requires | prefers
 
 
 def optimizer_class(name: str) -> type[Any]:

@@ -28,6 +28,22 @@ class TestSpo(OptimizerContract):
     optimizer = "spo"
 
 
+class TestPromptAgent(OptimizerContract):
+    optimizer = "promptagent"
+
+
+class TestPromptQuine(OptimizerContract):
+    optimizer = "promptquine"
+
+
+class TestTaPruning(OptimizerContract):
+    optimizer = "tapruning"
+
+
+class TestClaps(OptimizerContract):
+    optimizer = "claps"
+
+
 class TestDocumented(OptimizerContract):
     budget_calls = 150
 

@@ -30,6 +30,8 @@ FLOORS = {
         "demonstration",
         "reward",
         "pruning",
+        "prefix",
+        "vocabulary",
     },
     4: {"tasks", "optimizers"},
     5: {"registry", "config", "sizing", "plan", "result", "folder", "proof", "run"},
