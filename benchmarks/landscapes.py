@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,11 @@ def score(simulator: Simulator, spec: ModelSpec, task: Task, prompt: Prompt) -> 
     return mean(scores)
 
 
-def measure(cell: Cell, options: dict[str, str]) -> tuple[Cell, float, float]:
-    """Run one strategy; return the test score of its prompt, and the seconds it took."""
-    task = make_task(KINDS[cell.seed % len(KINDS)], cell.seed)
+def measure(
+    cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequence[str] = KINDS
+) -> tuple[Cell, float, float]:
+    """Run one strategy, with its options; return the test score of its prompt, and the seconds it took."""
+    task = make_task(kinds[cell.seed % len(kinds)], cell.seed)
     simulator = Simulator(landscape(cell.landscape), seed=cell.seed)
     simulator.learn((*task.train, *task.dev, *task.test))
     spec = find_model("sim", "task")
@@ -87,7 +90,7 @@ def measure(cell: Cell, options: dict[str, str]) -> tuple[Cell, float, float]:
     settings = Settings(
         model="sim",
         optimizer=cell.optimizer,
-        options=options if cell.optimizer == "capo" else {},
+        options=dict(options.get(cell.optimizer, {})),
         budget=Budget(calls=cell.budget),
         proof_examples=0,
         seed=cell.seed,
@@ -168,7 +171,7 @@ def main() -> None:
         print(f"null landscape: {sum(found)} of {args.null} runs significant at .05")
         return
     budgets = [int(text) for text in args.budgets.split(",")]
-    options = dict(pair.split("=", 1) for pair in args.set)
+    options = {"capo": dict(pair.split("=", 1) for pair in args.set)}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     cells = [Cell(n, s, 0, o) for n in NAMES for s in seeds for o in ("initial", "reachable")]
     cells += [Cell(n, s, b, o) for b in budgets for n in NAMES for s in seeds for o in ("random", "capo")]
