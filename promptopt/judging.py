@@ -95,17 +95,23 @@ class Hearing:
         return [self._ballot(chunk, i % 2 == 1) for chunk in self._chunks for i in range(self.n_votes)]
 
     def verdict(self, replies: Sequence[str | None]) -> Verdict:
-        """Return what the replies to the ballots say; None = refused."""
+        """Return what the replies to the ballots say; None = refused.
+
+        A vote counts only with its partner in the other order: a judge that always says A and is unreadable
+        in one order would promote otherwise.
+        """
         votes = [[self._spoiled(i) for i in range(len(self.cells))] for _ in range(self.n_votes)]
-        n_unparsed = 0
-        for i, reply in enumerate(replies):
+        read = [
+            read_vote(reply or "", len(self._chunks[i // self.n_votes]), is_swapped=i % 2 == 1)
+            for i, reply in enumerate(replies)
+        ]
+        for i, vote in enumerate(read):
             i_chunk, i_vote = divmod(i, self.n_votes)
-            chunk = self._chunks[i_chunk]
-            vote = read_vote(reply or "", len(chunk), is_swapped=i_vote % 2 == 1)
-            n_unparsed += vote is None
-            for i_question, value in zip(chunk, vote or (), strict=False):
-                votes[i_vote][i_question] = value
-        return Verdict(tuple(map(tuple, votes)), n_unparsed)
+            partner = read[i ^ 1]  # of the other order; alone, a vote would leave the orders unbalanced
+            if vote is not None and partner is not None:
+                for i_question, value in zip(self._chunks[i_chunk], vote, strict=True):
+                    votes[i_vote][i_question] = value
+        return Verdict(tuple(map(tuple, votes)), sum(vote is None for vote in read))
 
     @cached_property
     def _chunks(self) -> list[list[int]]:

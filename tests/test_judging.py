@@ -265,8 +265,15 @@ def test_replies_belong_to_their_chunk_and_vote() -> None:
 
 
 def test_unreadable_and_refused_replies_promote_nobody_and_are_counted() -> None:
-    verdict = hearing(2).verdict(["chatter", None, "<verdicts>1: A\n1: B</verdicts>", "<verdicts>1: B</verdicts>"])
-    assert verdict == Verdict(((0, 0), (0, 0), (0, 0), (1, 0)), n_unparsed=3)
+    replies = ["chatter", None, "<verdicts>1: A\n2: B</verdicts>", "<verdicts>1: B</verdicts>"]
+    assert hearing(2).verdict(replies) == Verdict(((0, 0), (0, 0), (1, -1), (1, 0)), n_unparsed=2)
+
+
+def test_a_vote_without_its_partner_in_the_other_order_does_not_count() -> None:
+    always_a = "<verdicts>1: A\n2: A</verdicts>"
+    verdict = hearing(2).verdict([always_a, "<verdicts>1: A\n1: B</verdicts>", always_a, always_a])
+    assert verdict == Verdict(((0, 0), (0, 0), (1, 1), (-1, -1)), n_unparsed=1)
+    assert not verdict.is_won
 
 
 def test_missing_answers_are_not_compared_and_spoiled_requests_lose() -> None:

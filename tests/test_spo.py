@@ -278,11 +278,14 @@ def test_unreadable_verdicts_never_promote_and_are_flagged(reply: str) -> None:
 
 
 def test_unreadable_votes_count_for_nobody() -> None:
-    lost = search(Cast(votes("", "", "", "old")))
-    won = search(Cast(votes("", "new", "new", "")))
+    lost = search(Cast(votes("", "", "old", "old")))
+    alone = search(Cast(votes("", "new", "new", "")))  # each without its partner in the other order
+    won = search(Cast(votes("", "", "new", "new")))
     assert lost.winner is not None
+    assert alone.winner is not None
     assert won.winner is not None
     assert version(lost.winner.prompt.instruction) == 1
+    assert version(alone.winner.prompt.instruction) == 1
     assert version(won.winner.prompt.instruction) == 10
     assert not lost.events("judge unreadable")
     assert [event["n_unparsed"] for event in won.events("round")] == [2] * 9
