@@ -20,6 +20,8 @@ Deviations from the paper, all switchable where they change results; `preset=pap
 - The choice at the end is by the task's score, among the elites and the user's prompt, which is returned unless
   one of them is better; where elites are many, log-probabilities first choose three of them.
 - Tokens are those of the model where they are known, else words; a prompt's length is counted in these.
+- The start shows eight demonstrations, or those of the user's prompt; published: one or more for each label.
+- A reply that scored nothing counts as wrong, even if its first token is the right label.
 - Search and held set are disjoint parts of dev; the search set takes at most half of it.
 
 SSGA is sequential by nature: a child may be a parent at once. Yet a tournament that draws no unscored child does

@@ -15,6 +15,8 @@ Deviations from the paper, all switchable where they change results; `preset=pap
 - The prompt is cut into tokens once, not again in each pass, so that it stays a subsequence of the start. Tokens
   are those of the model where they are known, else words.
 - Paper and code differ: the paper accepts above the threshold, the code at it; here as in the code.
+- The start shows eight demonstrations, or those of the user's prompt; published: one or more for each label.
+- A reply that scored nothing counts as wrong, even if its first token is the right label.
 - Search and held set are disjoint parts of dev, the search set at most half of it. The best accepted prompts
   meet the user's prompt on the held set; published: one set of 200 for both, and no check.
 
