@@ -105,9 +105,11 @@ def plot(scores: Scores, optimizers: Sequence[str], path: Path) -> None:
         start = mean(v for (n, _, _, o), v in scores.items() if (n, o) == (name, "initial"))
         axis.axhline(start, color="grey", linewidth=1, linestyle=":", label="initial prompt")
         axis.set(title=name, xscale="log", xlabel="calls", ylabel="mean test score")
-    axes.flat[0].legend(fontsize=8)
-    for axis in axes.flat[len(NAMES) :]:
-        axis.set_visible(False)
+        ticks = sorted({budget for _, _, budget, _ in scores if budget})
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.minorticks_off()
+    axes.flat[-1].axis("off")
+    axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc="center")
     figure.suptitle("Simulated landscapes: test score of the returned prompt by calls of the search")
     figure.savefig(path, dpi=110)
 
