@@ -150,6 +150,13 @@ def options_of(optimizer: Optimizer) -> dict[str, Any]:
     return dataclasses.asdict(typing.cast(Any, optimizer))
 
 
+def deviations_of(optimizer: Optimizer) -> tuple[str, ...]:
+    """Return how a strategy differs from its publication: the list after `Deviations` in its file's docstring."""
+    module = inspect.getmodule(type(optimizer))
+    text = (inspect.getdoc(module) or "").partition("\nDeviations")[2] if module else ""
+    return tuple(" ".join(item.split()) for item in re.findall(r"^- (.+(?:\n  .+)*)", text, re.MULTILINE))
+
+
 def load_attribute(spec: str, what: str) -> Any:
     """Return what `path.py:name` names.
 

@@ -14,7 +14,7 @@ from promptopt import promptfile
 from promptopt.asking import RunState, Tally
 from promptopt.gate import prompt_tokens
 from promptopt.plan import Plan
-from promptopt.registry import options_of
+from promptopt.registry import deviations_of, options_of
 from promptopt.stats import Comparison, compare, score_interval
 from promptopt.types import Candidate, Example
 
@@ -145,6 +145,8 @@ class Result:
     Args:
         status: completed, budget_exhausted, interrupted or failed.
         reason: why the run ended as it did.
+        source: the strategy's publication.
+        deviations: how the strategy differs from it; some by its defaults, which `options` tells from a preset's.
         initial: the user's prompt.
         best: the best prompt found; the initial one if nothing was better.
         improvement: the proof; None = there was none (no test split, or the run did not get there).
@@ -158,6 +160,8 @@ class Result:
     status: Status
     reason: str
     optimizer: str
+    source: str
+    deviations: tuple[str, ...]
     options: dict[str, Any]
     seed: int
     task: dict[str, Any]
@@ -288,6 +292,8 @@ def make_result(
         status="completed",
         reason="",
         optimizer=plan.optimizer_name,
+        source=plan.optimizer.source,
+        deviations=deviations_of(plan.optimizer),
         options=options_of(plan.optimizer),
         seed=plan.settings.seed,
         task={

@@ -116,3 +116,12 @@ def test_unknown_name_and_auto() -> None:
     with pytest.raises(ConfigError, match="did you mean 'random'"):
         registry.optimizer_class("randon")
     assert registry.make_optimizer("auto", {})[0] == registry.AUTO
+
+
+def test_every_published_strategy_says_how_it_differs() -> None:
+    for name in set(registry.optimizer_names()) - {"random"}:
+        optimizer = registry.make_optimizer(name, {})[1]
+        deviations = registry.deviations_of(optimizer)
+        assert len(deviations) >= 5, name
+        assert all(text[0].isupper() and text[-1] in ".)" for text in deviations), name
+    assert registry.deviations_of(registry.make_optimizer("random", {})[1]) == ()
