@@ -206,6 +206,7 @@ def test_normal_form() -> None:
 class Offers:
     """A strategy that offers candidates, most of which the gate refuses."""
 
+    source: ClassVar[str] = "a test"
     requires: ClassVar[frozenset[str]] = frozenset()
     kept: ClassVar[list[Candidate | None]] = []
 
