@@ -44,7 +44,7 @@ OUT = Path(__file__).parent / "out"
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of one strategy."""
+    """One run of one strategy, its options behind an @: `spo@n_votes=2,n_gate=0`."""
 
     landscape: str
     seed: int
@@ -67,6 +67,12 @@ def make_task(kind: str, seed: int, n_test: int = 500) -> Task:
     )
 
 
+def variant(name: str) -> tuple[str, dict[str, str]]:
+    """Return the strategy and the options of a name such as `spo@n_votes=2,n_gate=0`."""
+    optimizer, _, given = name.partition("@")
+    return optimizer, dict(pair.split("=", 1) for pair in given.split(",") if pair)
+
+
 def score(simulator: Simulator, spec: ModelSpec, task: Task, prompt: Prompt) -> float:
     """Return the mean test score of a prompt, asked outside any budget."""
     replies = (simulator.complete(spec.request(task.render(prompt, example))).text for example in task.test)
@@ -87,10 +93,11 @@ def measure(
     if cell.optimizer == "reachable":
         return cell, simulator.best_reachable(task.test), 0.0
     folder = Path(tempfile.mkdtemp(prefix="promptopt-bench-"))
+    optimizer, given = variant(cell.optimizer)
     settings = Settings(
         model="sim",
-        optimizer=cell.optimizer,
-        options=dict(options.get(cell.optimizer, {})),
+        optimizer=optimizer,
+        options={**options.get(optimizer, {}), **given},
         budget=Budget(calls=cell.budget),
         proof_examples=0,
         seed=cell.seed,

@@ -2,11 +2,13 @@
 
     python benchmarks/strategies.py                              # the table and plot of docs/benchmarks.md
     python benchmarks/strategies.py --seeds 1 --budgets 300      # a quick look
+    python benchmarks/strategies.py --optimizers spo spo@n_gate=0 --first-seed 100   # variants of one
 
 Every strategy gets the same calls, writing and judging included; the test score of the prompt that its search
-returns is measured outside, on 500 examples. Tasks have closed labels (kinds label and choice in turn), since
-ClaPS needs them. SPO, whose default run is 75 calls, gets as many rounds as the budget affords. Everything
-here is simulated; the token-level strategies are at home on real models (benchmarks/neural.py).
+returns is measured outside, on 500 examples; gains are over the first strategy named. Tasks have closed labels
+(kinds label and choice in turn), since ClaPS needs them. SPO, whose default run is 75 calls, gets as many rounds
+as the budget affords. Everything here is simulated; the token-level strategies are at home on real models
+(benchmarks/neural.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from landscapes import NAMES, OUT, Cell, interval, measure
+from landscapes import NAMES, OUT, Cell, interval, measure, variant
 
 from promptopt import registry
 
@@ -33,7 +35,11 @@ Scores = dict[tuple[str, int, int, str], float]
 
 def cells(seeds: Sequence[int], budgets: Sequence[int], most: int, names: Sequence[str]) -> list[Cell]:
     """Return the runs to make, where a strategy's minimum allows: the longest first, so that workers end alike."""
-    least = {o: registry.make_optimizer(o, OPTIONS.get(o, {}))[1].minimum_calls() for o in names}
+    least = {}
+    for name in names:
+        optimizer, given = variant(name)
+        options = {**OPTIONS.get(optimizer, {}), **given}
+        least[name] = registry.make_optimizer(optimizer, options)[1].minimum_calls()
     wanted = [(b, o) for b in budgets for o in names if least[o] <= b]
     wanted += [(most, o) for o in ("random", *TOKEN_LEVEL) if o in names and most and most not in budgets]
     wanted += [(0, "initial"), (0, "reachable")]
@@ -59,12 +65,12 @@ def read(path: Path) -> list[tuple[Cell, float, float]]:
     ]
 
 
-def gains(scores: Scores, budget: int, optimizer: str, names: Sequence[str] = NAMES) -> list[float]:
-    """Return the paired differences to random search at the same budget."""
+def gains(scores: Scores, budget: int, optimizer: str, control: str) -> list[float]:
+    """Return the paired differences to the control at the same budget."""
     return [
-        value - scores[name, seed, budget, "random"]
+        value - scores[name, seed, budget, control]
         for (name, seed, b, o), value in scores.items()
-        if b == budget and o == optimizer and name in names
+        if b == budget and o == optimizer
     ]
 
 
@@ -80,8 +86,10 @@ def table(scores: Scores, optimizers: Sequence[str]) -> str:
             row = [(0, "initial"), *((budget, o) for o in here), (0, "reachable")]
             means = [mean(v for (n, _, b, o), v in scores.items() if (n, b, o) == (name, *pair)) for pair in row]
             lines.append(f"| {name} | {' | '.join(f'{m:.3f}' for m in means)} |")
-        shown = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains(scores, budget, o))) for o in here[1:]]
-        lines.append(f"| gain over random (95%) | | | {' | '.join(shown)} | |")
+        shown = [
+            "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains(scores, budget, o, here[0]))) for o in here[1:]
+        ]
+        lines.append(f"| gain over {here[0]} (95%) | | | {' | '.join(shown)} | |")
     return "\n".join(lines)
 
 
@@ -120,12 +128,12 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=300)
     parser.add_argument("--budgets", default="300,1000,3000")
     parser.add_argument("--most", type=int, default=10_000, help="budget more of token-level ones; 0 = none")
-    parser.add_argument("--optimizers", default=",".join(STRATEGIES), help="random must be among them")
+    parser.add_argument("--optimizers", nargs="+", default=STRATEGIES, help="with options: spo@n_votes=2,n_gate=0")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--reuse", action="store_true", help="keep the rows of an earlier out/strategies.csv")
     parser.add_argument("--plot", type=Path, default=OUT / "strategies.png")
     args = parser.parse_args()
-    optimizers = args.optimizers.split(",")
+    optimizers = args.optimizers
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     wanted = cells(seeds, [int(text) for text in args.budgets.split(",")], args.most, optimizers)
     path = OUT / "strategies.csv"

@@ -29,7 +29,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from promptopt.demonstration import demonstrate, not_shown, plain_output
-from promptopt.errors import ConfigError
+from promptopt.option import check_range
 from promptopt.racing import Betting, PairedT
 from promptopt.study import Study
 from promptopt.template import render_demo
@@ -133,16 +133,9 @@ class Capo:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        if self.population_size is not None and self.population_size < 2:
-            raise ConfigError(f"population_size={self.population_size}; crossover needs at least 2")
-        if self.n_crossovers is not None and self.n_crossovers < 1:
-            raise ConfigError(f"n_crossovers={self.n_crossovers}; a step needs at least 1 child")
-        for name in ("max_shots", "n_shown", "length_penalty", "shrinkage"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)}; it must not be negative")
-        for name in ("n_dev", "block_size", "max_blocks", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}={value}; it must be at least 1")
+        check_range(self, "population_size", at_least=2)
+        check_range(self, "n_crossovers", "n_dev", "block_size", "max_blocks", "patience", at_least=1)
+        check_range(self, "max_shots", "n_shown", "length_penalty", "shrinkage", at_least=0)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: one step of the smallest population."""

@@ -48,8 +48,9 @@ from numpy.typing import NDArray
 
 from promptopt import reward as rewards
 from promptopt.embedding import representatives
-from promptopt.errors import ConfigError
+from promptopt.option import check_range
 from promptopt.prefix import Floats, Ids, PrefixScorer, RewardKind, mean_rewards, reward_rows
+from promptopt.pruning import balanced
 from promptopt.study import Study
 from promptopt.types import Candidate, Example, Role
 
@@ -153,23 +154,12 @@ class Claps:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        least = {"n_words": 2, "population_size": 2}
-        for name in (
-            *("n_tokens", "n_words", "n_shots", "population_size", "n_epochs", "patience", "n_finalists"),
-            "n_choice",
-        ):
-            if (value := getattr(self, name)) is not None and value < least.get(name, 1):
-                raise ConfigError(f"{name}={value}; it must be at least {least.get(name, 1)}")
-        for name in ("n_mutants", "n_crossovers"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ConfigError(f"{name}={value}; it must not be negative")
-        if self.percentile is not None and not 0 <= self.percentile < 100:
-            raise ConfigError(f"percentile={self.percentile}; it must be at least 0 and below 100")
-        if not 0 < self.elite_share <= 1 or not 0 <= self.mutation_rate <= 1:
-            raise ConfigError(
-                f"elite_share={self.elite_share}, mutation_rate={self.mutation_rate}; the first must be above 0, "
-                "both at most 1"
-            )
+        check_range(self, "n_words", "population_size", at_least=2)
+        check_range(self, "n_tokens", "n_shots", "n_epochs", "patience", "n_finalists", "n_choice", at_least=1)
+        check_range(self, "n_mutants", "n_crossovers", at_least=0)
+        check_range(self, "percentile", at_least=0, below=100)
+        check_range(self, "elite_share", above=0, at_most=1)
+        check_range(self, "mutation_rate", at_least=0, at_most=1)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: few words, few strings, on few examples."""
@@ -188,7 +178,7 @@ class Claps:
         """Cluster the vocabulary, prune it, search in what is left; return the string that wins on dev."""
         study.propose(study.initial)
         sizes = self._sizes(study)
-        items = tuple(_balanced(study, study.task.train)[: sizes.n_items])
+        items = tuple(balanced(study, study.task.train)[: sizes.n_items])
         words = await self._representatives(study, sizes.n_words)
         study.note("representatives", sizes=sizes._asdict(), words=words)
         base = (await reward_rows(study, [study.initial], items, self.reward))[0]
@@ -412,17 +402,6 @@ async def _report_calibration(study: Study, best: Candidate, dev: Sequence[Examp
         means=logprobs.mean(axis=0).tolist(),
         deviations=logprobs.std(axis=0).tolist(),
     )
-
-
-def _balanced(study: Study, examples: Sequence[Example]) -> list[Example]:
-    """Return examples in random order, each label's turn by turn."""
-    shuffled = [examples[i] for i in study.rng.permutation(len(examples))]
-    turn: dict[str | None, int] = {}
-    places = []
-    for example in shuffled:
-        places.append(turn.get(example.target, 0))
-        turn[example.target] = places[-1] + 1
-    return [shuffled[i] for i in np.argsort(places, kind="stable")]
 
 
 def _random_strings(study: Study, kept: Ids, n_tokens: int, n: int) -> list[Ids]:

@@ -38,6 +38,7 @@ from typing import ClassVar, Literal
 
 from promptopt.demonstration import demonstrate, not_shown, plain_output
 from promptopt.errors import ConfigError
+from promptopt.option import check_range
 from promptopt.study import Study
 from promptopt.template import render_demo, substitute
 from promptopt.types import Candidate, Demo, Example, Role, ScoreTable
@@ -225,12 +226,8 @@ class PromptAgent:
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
         sizes = ("n_iterations", "expand_width", "beam_width", "depth_limit", "batch_size", "n_new_prompts")
-        for name in (*sizes, "n_eval", "n_finalists"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}={value}; it must be at least 1")
-        for name in ("min_depth", "exploration", "max_shots"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ConfigError(f"{name}={value}; it must not be negative")
+        check_range(self, *sizes, "n_eval", "n_finalists", at_least=1)
+        check_range(self, "min_depth", "exploration", "max_shots", at_least=0)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: the root and one expansion."""

@@ -41,11 +41,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptopt.errors import ConfigError
+from promptopt.option import check_range
 from promptopt.pruning import (
     Entry,
     Fitness,
     Mask,
-    calls_left,
     choose_best,
     few_shot,
     fitness_for,
@@ -134,21 +134,13 @@ class PromptQuine:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        for name in ("population_size", "n_offspring", "n_search", "search_per_label", "max_bits", "max_prompts"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}={value}; it must be at least 1")
-        for name in ("n_shots", "max_start_tokens", "min_tokens", "p_run", "p_section"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ConfigError(f"{name}={value}; it must not be negative")
-        for name in ("tournament", "elite_share"):
-            if not 0 < (value := getattr(self, name)) <= 1:
-                raise ConfigError(f"{name}={value}; it must be above 0 and at most 1")
-        if not 0 < self.rerank_share < 1:
-            raise ConfigError(f"rerank_share={self.rerank_share}; it must lie between 0 and 1")
+        sizes = ("population_size", "n_offspring", "n_search", "search_per_label", "max_bits", "max_prompts")
+        check_range(self, *sizes, "patience", at_least=1)
+        check_range(self, "n_shots", "max_start_tokens", "min_tokens", "p_run", "p_section", at_least=0)
+        check_range(self, "tournament", "elite_share", above=0, at_most=1)
+        check_range(self, "rerank_share", above=0, below=1)
         if self.p_run + self.p_section > 1:
             raise ConfigError(f"p_run={self.p_run} and p_section={self.p_section}; together at most 1")
-        if self.patience < 1:
-            raise ConfigError(f"patience={self.patience}; it must be at least 1")
         if self.is_halving and (self.mode, self.fitness) != ("gga", "accuracy"):
             raise ConfigError(
                 f"is_halving with mode={self.mode} and fitness={self.fitness}; it is defined for generations and "
@@ -171,28 +163,22 @@ class PromptQuine:
 
     async def optimize(self, study: Study) -> Candidate:
         """Evolve pruned prompts until the budget's share is used; return the best on held examples."""
-        n_at_start = study.remaining_calls
         reserve = int(self.rerank_share * study.size.n_calls)
         study.propose(study.initial)
         fitness = await fitness_for(study, self.fitness)
         search, held = split_dev(study, self._n_search(study))
         p, q = self._sizes(study.size.n_calls, len(search))
-        evolution = _Evolution(self, study, fitness, search, p, q, n_at_start, reserve)
+        evolution = _Evolution(self, study, fitness, search, p, q, reserve)
         while evolution.n_affordable >= _FEWEST:
             n_before = len(evolution.history)
             is_first = not evolution.history
-            await evolution.run(few_shot(study, self._n_shots(study), self.max_start_tokens, keeps_own=is_first))
+            await evolution.run(few_shot(study, self.n_shots, self.max_start_tokens, keeps_own=is_first))
             if not self.has_restarts or len(evolution.history) == n_before:
                 break
         best = elites(evolution.history, self.elite_share)
-        left = calls_left(study, n_at_start)
-        chosen = await choose_best(study, fitness, [entry.candidate for entry in best], held, left)
+        chosen = await choose_best(study, fitness, [entry.candidate for entry in best], held)
         study.propose(chosen)
         return chosen
-
-    def _n_shots(self, study: Study) -> int:
-        own = len(study.initial.prompt.demos)
-        return self.n_shots if self.n_shots is not None else own or 8
 
     def _n_search(self, study: Study) -> int:
         if self.search_per_label and study.task.labels:
@@ -214,7 +200,6 @@ class _Evolution:
     Args:
         p: members that survive a generation.
         q: children per generation.
-        n_at_start: answers that the run could use when the search began.
         reserve: answers that are kept for the choice at the end.
         history: every prompt scored, of all starts.
         known: the same by id.
@@ -229,7 +214,6 @@ class _Evolution:
     examples: tuple[Example, ...]
     p: int
     q: int
-    n_at_start: int
     reserve: int
     history: list[Entry] = field(default_factory=list)
     known: dict[str, Entry] = field(default_factory=dict)
@@ -243,7 +227,7 @@ class _Evolution:
     @property
     def n_affordable(self) -> int:
         """How many prompts may still be scored."""
-        room = calls_left(self.study, self.n_at_start) - self.reserve
+        room = self.study.remaining_calls - self.reserve
         return min(room // len(self.examples), self.options.max_prompts - len(self.history))
 
     async def run(self, start: Candidate) -> None:

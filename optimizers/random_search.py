@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from promptopt.demonstration import demonstrate, plain_output
-from promptopt.errors import ConfigError
+from promptopt.option import check_range
 from promptopt.study import Study
 from promptopt.types import Candidate, Role, ScoreTable
 
@@ -56,11 +56,8 @@ class RandomSearch:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        for name in ("n_dev", "batch_size", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}={value}; it must be at least 1")
-        if self.max_shots < 0:
-            raise ConfigError(f"max_shots={self.max_shots}; it must not be negative")
+        check_range(self, "n_dev", "batch_size", "patience", at_least=1)
+        check_range(self, "max_shots", at_least=0)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: the initial prompt and two others."""

@@ -28,8 +28,8 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from promptopt.demonstration import demonstrate
-from promptopt.errors import ConfigError
 from promptopt.judging import Verdict, check_votes
+from promptopt.option import check_range
 from promptopt.study import MAX_QUESTIONS, Study
 from promptopt.template import render_demo, substitute
 from promptopt.types import Candidate, Example, Role
@@ -104,14 +104,9 @@ class Spo:
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
         check_votes(self.n_votes)
-        if self.n_rounds is not None and self.n_rounds < 2:
-            raise ConfigError(f"n_rounds={self.n_rounds}; the initial prompt is the first, so at least 2")
-        for name in ("n_samples", "word_limit", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}={value}; it must be at least 1")
-        for name in ("n_remembered", "n_gate"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)}; it must not be negative")
+        check_range(self, "n_rounds", at_least=2)  # the initial prompt is the first
+        check_range(self, "n_samples", "word_limit", "patience", at_least=1)
+        check_range(self, "n_remembered", "n_gate", at_least=0)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: those of a single new prompt."""

@@ -9,7 +9,9 @@ Deviations from the paper, all switchable where they change results; `preset=pap
 - Passes go from coarse to fine: stretches of tokens first, half as long in each pass, within a line or a
   demonstration; then single tokens. A pass over 150 tokens takes 150 prompts where single tokens are tried,
   which most budgets do not afford (`chunk=1`: single tokens only, as published).
-- When nothing changes any more, the search starts anew from other demonstrations (`has_restarts`).
+- The user's prompt is the start where it is better than with demonstrations (`start`).
+- When nothing changes any more, the search starts anew from other demonstrations, or from the user's prompt in
+  another order (`has_restarts`).
 - Margin rewards may be zero or negative, where a ratio to the best means nothing: there the threshold lies
   (1 - threshold) * 200 below the best. Published: the ratio, whatever the sign.
 - The prompt is cut into tokens once, not again in each pass, so that it stays a subsequence of the start. Tokens
@@ -37,12 +39,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from promptopt.errors import ConfigError
+from promptopt.option import check_range
 from promptopt.pruning import (
     Entry,
     Fitness,
     Mask,
-    calls_left,
     choose_best,
     few_shot,
     fitness_for,
@@ -73,6 +74,8 @@ class TaPruning:
         n_search: dev examples that prompts are scored on, at most half of dev (paper: 200); None =
             max(16, sqrt(n)) for a search of n calls.
         threshold: share of the best fitness that a prompt must keep to be accepted, in (0, 1].
+        start: few-shot = the prompt with its demonstrations (paper); better = the user's prompt as it is where
+            that has the higher fitness on the search set.
         order: left-to-right, or shuffled anew in each pass.
         chunk: tokens that are dropped at a time in the first pass (paper: 1); None = an eighth of all.
         has_restarts: start anew from other demonstrations when nothing more can be dropped (paper: false).
@@ -88,6 +91,7 @@ class TaPruning:
     max_start_tokens: int = 1000
     n_search: int | None = None
     threshold: float = 0.96
+    start: Literal["better", "few-shot"] = "better"
     order: Literal["left-to-right", "shuffled"] = "left-to-right"
     chunk: int | None = None
     has_restarts: bool = True
@@ -103,23 +107,20 @@ class TaPruning:
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType(
         {
             "paper": MappingProxyType(
-                {"fitness": "accuracy", "n_search": 200, "chunk": 1, "has_restarts": False, "n_elites": 1}
+                {
+                    **{"fitness": "accuracy", "n_search": 200, "start": "few-shot", "chunk": 1},
+                    **{"has_restarts": False, "n_elites": 1},
+                }
             )
         }
     )
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        for name in ("n_search", "chunk", "n_ahead", "n_blocks", "n_elites"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}={value}; it must be at least 1")
-        for name in ("n_shots", "max_start_tokens"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ConfigError(f"{name}={value}; it must not be negative")
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"threshold={self.threshold}; it must be above 0 and at most 1")
-        if not 0 < self.rerank_share < 1:
-            raise ConfigError(f"rerank_share={self.rerank_share}; it must lie between 0 and 1")
+        check_range(self, "n_search", "chunk", "n_ahead", "n_blocks", "n_elites", at_least=1)
+        check_range(self, "n_shots", "max_start_tokens", at_least=0)
+        check_range(self, "threshold", above=0, at_most=1)
+        check_range(self, "rerank_share", above=0, below=1)
 
     @property
     def prefers(self) -> frozenset[str]:
@@ -137,28 +138,22 @@ class TaPruning:
 
     async def optimize(self, study: Study) -> Candidate:
         """Climb from one start after the other; return the best accepted prompt on held examples."""
-        n_at_start = study.remaining_calls
         reserve = int(self.rerank_share * study.size.n_calls)
         study.propose(study.initial)
         fitness = await fitness_for(study, self.fitness)
         n_search = self.n_search or max(16, round(math.sqrt(study.size.n_calls)))
         search, held = split_dev(study, n_search)
-        climb = _Climb(self, study, fitness, search, n_at_start, reserve)
+        climb = _Climb(self, study, fitness, search, reserve)
         while climb.can_go_on(_FEWEST):
             n_before = len(climb.known)
             is_first = not climb.known
-            await climb.run(few_shot(study, self._n_shots(study), self.max_start_tokens, keeps_own=is_first))
+            await climb.run(few_shot(study, self.n_shots, self.max_start_tokens, keeps_own=is_first))
             if not self.has_restarts or len(climb.known) == n_before:
                 break
         best = last_maxima(climb.traces)[: self.n_elites]
-        left = calls_left(study, n_at_start)
-        chosen = await choose_best(study, fitness, [entry.candidate for entry in best], held, left)
+        chosen = await choose_best(study, fitness, [entry.candidate for entry in best], held)
         study.propose(chosen)
         return chosen
-
-    def _n_shots(self, study: Study) -> int:
-        own = len(study.initial.prompt.demos)
-        return self.n_shots if self.n_shots is not None else own or 8
 
 
 @dataclass(frozen=True)
@@ -179,7 +174,6 @@ class _Climb:
     """The state of a search: the accepted prompts of each start, and what may still be used.
 
     Args:
-        n_at_start: answers that the run could use when the search began.
         reserve: answers that are kept for the choice at the end.
         traces: accepted prompts in order, the start first, one after the other.
         known: ids of all prompts that were scored, be it in part.
@@ -194,7 +188,6 @@ class _Climb:
     study: Study
     fitness: Fitness
     examples: tuple[Example, ...]
-    n_at_start: int
     reserve: int
     traces: list[Entry] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
@@ -208,17 +201,21 @@ class _Climb:
 
     def can_go_on(self, n_prompts: int) -> bool:
         """Return whether so many more prompts may be scored."""
-        room = calls_left(self.study, self.n_at_start) - self.reserve
+        room = self.study.remaining_calls - self.reserve
         return n_prompts * len(self.examples) <= room
 
     async def run(self, start: Candidate) -> None:
         """Drop tokens from one start until a pass over single tokens changes nothing, or the calls are used."""
-        self.tokens = self.study.tokenized(start.prompt)
-        self.sections = sections(self.tokens)
         pair = [start, self.study.initial]
         self.reference, initial = await self.fitness.values(self.study, pair, self.examples)
         value, self.bar = mean_fitness(np.array([self.reference, initial]), self.reference).tolist()
         self.known.add(start.id)
+        if self.options.start == "better" and self.bar > value:
+            start, self.reference, value = self.study.initial, initial, self.bar
+        self.tokens = self.study.tokenized(start.prompt)
+        self.sections = sections(self.tokens)
+        is_again = any(entry.candidate.id == start.id for entry in self.traces)
+        is_shuffled = is_again or self.options.order == "shuffled"
         self.now = Entry(start, (True,) * len(self.tokens.tokens), value)
         self.best = value
         self.traces.append(self.now)
@@ -226,7 +223,7 @@ class _Climb:
         chunk = self.options.chunk or self._first_chunk()
         while self.can_go_on(1):
             n_before = self.now.n_kept
-            await self._pass(self._stretches(chunk, self.options.order == "shuffled"))
+            await self._pass(self._stretches(chunk, is_shuffled))
             self._report(chunk)
             if chunk == 1 and self.now.n_kept == n_before:
                 break

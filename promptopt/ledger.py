@@ -39,6 +39,11 @@ class Amount(NamedTuple):
         """Return the limit that nothing reaches."""
         return Amount(_ENDLESS, _ENDLESS, Decimal("Infinity"))
 
+    @property
+    def limits_calls(self) -> bool:
+        """Whether it can be reached as a limit of calls; a part of an endless one, less reserves, cannot."""
+        return self.calls < _ENDLESS // 4
+
     def plus(self, other: Amount) -> Amount:
         """Return the sum."""
         return Amount(self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd)

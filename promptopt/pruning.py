@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptopt.demonstration import demonstrate, not_shown, plain_output
-from promptopt.ledger import Amount
 from promptopt.reward import gap_reward
 from promptopt.study import Study
 from promptopt.tokens import TokenizedPrompt
@@ -31,6 +30,7 @@ MIN_DEV_TO_SPLIT = 20
 # Held examples on which prompts must meet at least, before more prompts than one may meet.
 _MIN_HELD = 40
 _N_FINALISTS = 3
+_N_SHOTS = 8
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,20 @@ def mean_fitness(values: NDArray[np.float64], reference: NDArray[np.float64]) ->
     return np.array([row[known].mean() for row in filled])  # row by row: the same sum in any batch
 
 
-def few_shot(study: Study, n_shots: int, max_tokens: int, *, keeps_own: bool = True) -> Candidate:
+def few_shot(study: Study, n_shots: int | None, max_tokens: int, *, keeps_own: bool = True) -> Candidate:
     """Return the user's prompt with demonstrations from train, balanced over the labels where there are some.
 
     A demonstration that would make the prompt too long, or that the gate refuses, is left out.
 
     Args:
-        n_shots: demonstrations in all; those of the user's own stand first and count.
+        n_shots: demonstrations in all; those of the user's own stand first and count. None = as many as the
+            user's prompt has, else eight.
         max_tokens: estimated tokens that the prompt may have without an example's input.
         keeps_own: False leaves those of the user's own out, where the instruction may stand alone.
     """
     best, text = study.initial, study.initial.prompt.instruction
+    if n_shots is None:
+        n_shots = len(best.prompt.demos) or _N_SHOTS
     if not keeps_own:
         best = study.candidate(text, parents=[best], operator="bare instruction") or best
     for row in balanced(study, not_shown(study.task, study.task.train, best.prompt.demos)):
@@ -165,28 +168,17 @@ def sections(tokens: TokenizedPrompt) -> tuple[tuple[int, ...], ...]:
     return tuple(part for part in parts if part)
 
 
-def calls_left(study: Study, n_at_start: int) -> int:
-    """Return the answers that a search may still use; where calls are not limited, what it was planned for.
-
-    Args:
-        n_at_start: `study.remaining_calls` when the search began.
-    """
-    left = study.remaining_calls
-    is_limited = left < Amount.endless().calls // 2
-    return left if is_limited else study.size.n_calls - (n_at_start - left)
-
-
 async def choose_best(
-    study: Study, fitness: Fitness, elites: Sequence[Candidate], held: Sequence[Example], n_calls: int
+    study: Study, fitness: Fitness, elites: Sequence[Candidate], held: Sequence[Example]
 ) -> Candidate:
     """Return the best on held examples by the task's score, of the elites and the user's prompt; then the shorter.
 
     Log-probabilities, where there are some, first choose three of the elites on the same examples.
 
     Args:
-        elites: best first; the last are left out where `n_calls` would afford few examples.
-        n_calls: answers that this may take.
+        elites: best first; the last are left out where the calls that are left would afford few examples.
     """
+    n_calls = study.remaining_calls
     fewest = min(len(held), _MIN_HELD)
     n_elites = max(1, min(len(elites), n_calls // fewest - 1))
     finalists = list(elites[:n_elites])

@@ -84,6 +84,7 @@ class Study:
         self._ordinal = 0
         self._n_events = 0
         self._tells_labels = False  # of this branch: if all shared it, timing would decide who is checked
+        self._n_paid_before = lease.spent.calls
         self.size = size
         self.rng = np.random.default_rng(np.random.SeedSequence(state.seed, spawn_key=path))
 
@@ -104,9 +105,14 @@ class Study:
 
     @property
     def remaining_calls(self) -> int:
-        """Answers that may still be used; readable at the root between maps only."""
+        """Answers that may still be used; readable at the root between maps only.
+
+        Where calls have no limit of their own, those of `size.n_calls` that are left.
+        """
         assert not self._path, "the remaining budget may be read at the root of a run only"
-        return self._lease.available.calls
+        if self._lease.limit.limits_calls:
+            return self._lease.available.calls
+        return self.size.n_calls - (self._lease.spent.calls - self._n_paid_before)
 
     # Candidates -----------------------------------------------------------------------------------
 

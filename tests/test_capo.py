@@ -301,7 +301,7 @@ def test_paper_preset_has_the_published_sizes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"population_size": "1"}, "population_size=1; crossover needs at least 2"),
+        ({"population_size": "1"}, "population_size=1; it must be at least 2"),
         ({"populationsize": "4"}, "did you mean 'population_size'"),
         ({"race": "fair"}, "valid: paper, sound"),
         ({"max_shots": "-1"}, "max_shots=-1"),

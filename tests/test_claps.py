@@ -431,7 +431,7 @@ def test_paper_preset_has_the_published_sizes() -> None:
         ({"n_tokens": "0"}, "n_tokens=0; it must be at least 1"),
         ({"n_words": "1"}, "n_words=1; it must be at least 2"),
         ({"percentile": "100"}, "percentile=100.0; it must be at least 0 and below 100"),
-        ({"n_mutants": "-1"}, "n_mutants=-1; it must not be negative"),
+        ({"n_mutants": "-1"}, "n_mutants=-1; it must be at least 0"),
         ({"elite_share": "0"}, "elite_share=0.0"),
         ({"search": "swam"}, "did you mean 'swarm'"),
         ({"reward": "margin"}, "valid: cross_entropy, double_softmax, entropy, gap"),

@@ -384,7 +384,7 @@ WRONG = [
     Wrong("no number", r"max_shots=many; it must be a whole number", "--set max_shots=many"),
     Wrong("no finite number", r"alpha=nan; it must be a finite number", "--set alpha=nan"),
     Wrong("no such choice", r"capo\.race=fast: .*sound", "--set race=fast"),
-    Wrong("size cannot work", r"population_size=1; crossover needs at least 2", "--set population_size=1"),
+    Wrong("size cannot work", r"population_size=1; it must be at least 2", "--set population_size=1"),
     Wrong("unknown preset", r"no preset 'papr': did you mean 'paper'", "--set preset=papr"),
     Wrong("unknown landscape", r"landscape 'nonsense' does not exist", model="sim:nonsense"),
     Wrong("unknown writer", r"landscape 'nonsense' does not exist", "--optimizer-model sim:nonsense"),

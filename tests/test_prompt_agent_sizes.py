@@ -220,7 +220,7 @@ def test_paper_preset_has_the_published_settings() -> None:
     ("options", "message"),
     [
         ({"expand_width": "0"}, "expand_width=0; it must be at least 1"),
-        ({"exploration": "-1"}, "exploration=-1.0; it must not be negative"),
+        ({"exploration": "-1"}, "exploration=-1.0; it must be at least 0"),
         ({"max_shots": "-1"}, "max_shots=-1"),
         ({"uct": "fair"}, "valid: paper, strict"),
         ({"search": "breadth"}, "valid: beam, greedy, mcts"),

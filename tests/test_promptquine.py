@@ -40,7 +40,7 @@ def evolve(
     """Return a search from the user's prompt after its end."""
     study, _ = study_of(transport or Marked(), task or marked_task(), has_logprobs=kind == "margin", seed=seed)
     search, _ = split_dev(study, n_search)
-    evolution = cls(options, study, Fitness(kind), search, p, q, study.remaining_calls, 0)
+    evolution = cls(options, study, Fitness(kind), search, p, q, 0)
 
     async def run() -> None:
         await evolution.run(few_shot(study, options.n_shots or 0, 10**6))

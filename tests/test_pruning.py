@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from decimal import Decimal
 
 import numpy as np
 import pytest
 from marked import Marked, drive, item_of, marked_task, prompt_of, study_of
 from scripted import LABELS, Scripted, make_study, make_task
 
-from promptopt.ledger import Lease, limit_of
 from promptopt.pruning import (
     Fitness,
     balanced,
-    calls_left,
     choose_best,
     few_shot,
     fitness_for,
@@ -23,7 +20,6 @@ from promptopt.pruning import (
     sections,
     split_dev,
 )
-from promptopt.study import SearchSize, Study
 from promptopt.types import Candidate, Demo, Prompt, Request, Response
 
 
@@ -138,16 +134,6 @@ def test_auto_takes_margins_where_there_are_log_probabilities(has_logprobs: bool
     assert drive(fitness_for(study, "accuracy")).kind == "accuracy"
 
 
-def test_calls_left_is_what_was_planned_where_calls_have_no_limit() -> None:
-    transport = Marked()
-    limited, state = study_of(transport, marked_task(), n_calls=100)
-    assert calls_left(limited, 100) == 100
-    free = Study(state, Lease(limit_of(Decimal(5), None, None)), SearchSize(90))
-    before = free.remaining_calls
-    drive(free.evaluate([free.initial], free.task.dev[:7]))
-    assert calls_left(free, before) == 83
-
-
 def elite(name: str) -> Candidate:
     return Candidate(Prompt(f"Name it {name}."))
 
@@ -159,17 +145,17 @@ def test_the_users_prompt_stays_unless_an_elite_is_better(has_logprobs: bool) ->
         transport = Marked(liked=lambda text, skills=skills, others=others: skills.get(text, others))
         study, _ = study_of(transport, marked_task(), has_logprobs=has_logprobs)
         fitness = Fitness("margin" if has_logprobs else "accuracy")
-        best = drive(choose_best(study, fitness, [elite("a"), elite("b")], study.task.dev, 10**6))
+        best = drive(choose_best(study, fitness, [elite("a"), elite("b")], study.task.dev))
         assert best.id == (elite("b").id if wins else study.initial.id)
 
 
 def test_the_choice_takes_held_examples_and_calls_as_allowed() -> None:
     for n_calls, n_elites, n_held in ((1000, 5, 40), (150, 2, 40), (60, 1, 30)):
         transport = Marked()
-        study, _ = study_of(transport, marked_task(n_dev=80))
+        study, _ = study_of(transport, marked_task(n_dev=80), n_calls=n_calls)
         _, held = split_dev(study, 40)
         field = [elite(name) for name in "abcde"]
-        drive(choose_best(study, Fitness("margin"), field, held, n_calls))
+        drive(choose_best(study, Fitness("margin"), field, held))
         assert len(transport.requests) <= n_calls
         items = {item_of(request) for request in transport.requests}
         assert items <= {int(example.inputs["input"].split()[-1]) for example in held}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from scripted import LABELS, Scripted, make_run, make_study, make_task, model
 
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ReplayDiverged, TaskError
+from promptopt.ledger import Amount, Lease, limit_of
 from promptopt.optimizers.random_search import RandomSearch
-from promptopt.study import Study, tagged
+from promptopt.study import SearchSize, Study, tagged
 from promptopt.types import Budget, Candidate, Prompt, Request
 
 
@@ -204,3 +206,18 @@ def test_budget_view_is_for_the_root_only() -> None:
     assert study.remaining_calls == 50
     with pytest.raises(AssertionError, match="root"):
         drive(study.map(peek, range(2)))
+
+
+def test_where_calls_have_no_limit_the_planned_ones_are_left() -> None:
+    _, state = make_study(Scripted(model), n_calls=50)
+    study = Study(state, Lease(limit_of(Decimal(5), None, None)), SearchSize(90))
+    assert study.remaining_calls == 90
+    drive(study.evaluate([study.initial], study.task.dev[:7]))
+    assert study.remaining_calls == 83
+
+
+def test_calls_paid_by_an_earlier_session_do_not_count_among_the_planned_ones() -> None:
+    _, state = make_study(Scripted(model), n_calls=50)
+    lease = Lease(limit_of(Decimal(5), None, None))
+    lease.precharge({b"earlier": Amount(calls=1, tokens=5)})
+    assert Study(state, lease, SearchSize(90)).remaining_calls == 90

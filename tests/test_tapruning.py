@@ -52,7 +52,7 @@ def climb(
     """Return a climb from the user's prompt after its end."""
     study, _ = study_of(transport, task or marked_task(), has_logprobs=fitness == MARGIN, seed=seed)
     search, _ = split_dev(study, n_search)
-    found = Watched(options, study, fitness, search, study.remaining_calls, 0)
+    found = Watched(options, study, fitness, search, 0)
     drive(found.run(few_shot(study, options.n_shots or 0, 10**6)))
     return found
 
@@ -170,7 +170,7 @@ def test_looking_ahead_asks_for_several_prompts_at_a_time() -> None:
 
     study, _ = study_of(Marked(liked=lambda text: -len(text) / 1000), marked_task())
     search, _ = split_dev(study, 12)
-    drive(Counted(TaPruning(n_ahead=4), study, MARGIN, search, study.remaining_calls, 0).run(study.initial))
+    drive(Counted(TaPruning(n_ahead=4), study, MARGIN, search, 0).run(study.initial))
     assert max(sizes) == 4
 
 
@@ -255,16 +255,48 @@ def test_starts_anew_from_other_demonstrations() -> None:
     def shown(**options: Any) -> set[str]:
         transport = Marked()
         study, _ = study_of(transport, marked_task("colour GOOD", n_train=60), n_calls=3000)
-        drive(TaPruning(n_shots=2, n_search=10, **options).optimize(study))
+        drive(TaPruning(n_shots=2, n_search=10, start="few-shot", **options).optimize(study))
         return {n for prompt in transport.prompts for n in re.findall(r"item number (\d+)", prompt)}
 
     assert len(shown()) > 4
     assert len(shown(has_restarts=False)) == 2
 
 
+@pytest.mark.parametrize(
+    ("demos_help", "start", "is_bare"),
+    [(False, "better", True), (True, "better", False), (False, "few-shot", False)],
+)
+def test_starts_from_the_users_prompt_where_demonstrations_harm(
+    demos_help: bool, start: Any, is_bare: bool
+) -> None:
+    def liked(text: str) -> float:
+        return 0.4 if ("item number" in text) == demos_help else -0.4
+
+    options = TaPruning(n_shots=2, start=start, chunk=1)
+    study, _ = study_of(Marked(liked=liked), marked_task(n_train=60))
+    search, _ = split_dev(study, 12)
+    found = Watched(options, study, MARGIN, search, 0)
+    drive(found.run(few_shot(study, 2, 10**6)))
+    assert (found.traces[0].candidate.id == study.initial.id) == is_bare
+    assert found.reference == pytest.approx(80.0 if is_bare or demos_help else -72.0)
+
+
+def test_climbs_from_the_same_start_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+
+    def watched(self: _Climb, chunk: int, is_shuffled: bool) -> list[tuple[int, ...]]:
+        orders.append(is_shuffled)
+        return []
+
+    monkeypatch.setattr(_Climb, "_stretches", watched)
+    found = climb(TaPruning(n_shots=0, chunk=1), Marked(liked=rugged))
+    drive(found.run(found.study.initial))
+    assert orders == [False, True]
+
+
 def test_the_paper_preset_is_the_published_algorithm() -> None:
     paper = make_optimizer("tapruning", {"preset": "paper"})[1]
-    assert paper == TaPruning(fitness="accuracy", n_search=200, chunk=1, has_restarts=False, n_elites=1)
+    assert paper == TaPruning("accuracy", n_search=200, start="few-shot", chunk=1, has_restarts=False, n_elites=1)
     assert (paper.threshold, paper.order, paper.n_ahead) == (0.96, "left-to-right", 1)  # type: ignore[attr-defined]
 
 
