@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from scripted import LABELS, Scripted, make_run, make_study, make_task
 from promptopt.config import Settings
 from promptopt.demonstration import demonstrate
 from promptopt.errors import ConfigError, ContentRefused
+from promptopt.ledger import Lease, limit_of
 from promptopt.optimizers.prompt_agent import Node, PromptAgent, Tree
 from promptopt.registry import make_optimizer
+from promptopt.study import SearchSize, Study
 from promptopt.types import Budget, Prompt, Request
 
 
@@ -67,6 +70,15 @@ def test_the_final_choice_is_made_on_more_of_dev() -> None:
         if grown.best.prompt.instruction in r.messages[0].content and kind(r) == "task"
     }
     assert len(met & set(range(100, 100 + N_DEV))) > 5
+
+
+def test_keeps_calls_for_the_final_choice_where_only_dollars_are_limited() -> None:
+    author = Author()
+    _, state = make_study(Scripted(author))
+    study = Study(state, Lease(limit_of(Decimal(100), None, None)), SearchSize(300))
+    asyncio.run(asyncio.wait_for(PromptAgent(n_eval=5).optimize(study), 20))
+    n_calls = sum(tally.calls for tally in state.tallies.values())
+    assert 200 < n_calls <= 300
 
 
 def test_demonstrations_are_drawn_from_train_and_kept_out_of_the_batches() -> None:
