@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -146,6 +147,7 @@ def main() -> None:
         _complain(error)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would end in the interpreter's own words
         sys.stderr.write("interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader, such as `head`, has gone
@@ -176,6 +178,7 @@ def _run(
     try:
         result = runs.run_in_thread(run, screen.watch)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         screen.end_watch(run)
         _leave_at_once(run)
     finally:
