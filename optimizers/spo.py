@@ -15,9 +15,7 @@ Deviations from the paper and its code, all but the last in `preset=paper` too:
 - Temperatures are the roles' own: the optimizer model's is 1 (paper: .7); the judge's is the paper's.
 - The gate: the last winner meets the initial prompt on dev, since a chain of wins may drift; and `patience`.
 
-Measured on the simulator, seeds 100 to 115 of seven landscapes, 95% intervals: with labels, the gate gains .016
-+- .009 where it comes on top of the 75 calls, without labels nothing; taking a third of 75 calls for ten examples,
-it loses .018 +- .018. Showing rejected prompts (+.016 +- .023) or references (+.011 +- .028) is not told from 0.
+On the simulator the gate made no clear difference (docs/benchmarks.md): it is there for models whose judge drifts.
 """
 
 from __future__ import annotations
