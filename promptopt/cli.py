@@ -7,10 +7,37 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from promptopt.cli_options import (
+    ApiBase,
+    BudgetSeconds,
+    BudgetTokens,
+    Concurrency,
+    Config,
+    ConfirmAbove,
+    Data,
+    DryRun,
+    Input,
+    JudgeModel,
+    MaxTokens,
+    Metric,
+    Model,
+    Out,
+    PriceIn,
+    PriceOut,
+    Probe,
+    PromptFile,
+    Quiet,
+    SetModel,
+    Target,
+)
+from promptopt.command import Configured
 
 if TYPE_CHECKING:
     from promptopt.config import Settings
@@ -21,7 +48,6 @@ _WIDTH, _MOST_WIDTH = 80, 100  # columns of lists: where no terminal tells, and 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -29,69 +55,79 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Configured)
 def optimize(
-    prompt_file: Annotated[Path, typer.Argument(help="prompt to improve: text or Markdown")],
-    data: Annotated[str, typer.Option(help="JSONL or CSV file, folder with train/dev/test, or bundled task")],
-    model: Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")],
+    prompt_file: PromptFile,
+    data: Data,
+    model: Model,
     optimizer: Annotated[str, typer.Option(help="strategy; auto picks one")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
-    metric: Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")] = None,
+    metric: Metric = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
     optimizer_model: Annotated[str | None, typer.Option(help="model that writes prompts; else --model")] = None,
-    judge_model: Annotated[str | None, typer.Option(help="model that judges; else --model")] = None,
+    judge_model: JudgeModel = None,
     embedding_model: Annotated[str | None, typer.Option(help="model for word vectors, where they help")] = None,
-    api_base: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")] = None,
-    price_in: Annotated[str | None, typer.Option(help="dollars per million input tokens")] = None,
-    price_out: Annotated[str | None, typer.Option(help="dollars per million output tokens")] = None,
-    input_: Annotated[str | None, typer.Option("--input", help="column of the input text")] = None,
-    target: Annotated[str | None, typer.Option(help="column of the right answers [target]")] = None,
+    set_model: SetModel = None,
+    api_base: ApiBase = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    input_: Input = None,
+    target: Target = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars, proof included")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used, proof included")] = None,
-    budget_tokens: Annotated[int | None, typer.Option(help="most tokens, in and out")] = None,
-    budget_seconds: Annotated[float | None, typer.Option(help="most seconds")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_seconds: BudgetSeconds = None,
+    confirm_above: ConfirmAbove = "5",
     proof_examples: Annotated[int | None, typer.Option(help="test examples for the proof; 0 = none")] = None,
     seed: Annotated[int, typer.Option(help="random seed of the whole run")] = 0,
-    concurrency: Annotated[int, typer.Option(help="calls in flight at most")] = 16,
-    max_tokens: Annotated[int | None, typer.Option(help="most output tokens of an answer")] = None,
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="longest prompt to try")] = None,
-    out: Annotated[Path | None, typer.Option(help="run folder; an existing run there goes on")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the forecast, spend nothing")] = False,
+    probe: Probe = False,
+    config: Config = None,
+    out: Out = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="print result.json's content only")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no notes, no progress")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search a better prompt and prove it on unseen data.
 
     Budgets cover everything, the final proof included. Ctrl-C ends a run orderly; the same command with
-    the same --out goes on with it. Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+    the same --out goes on with it. Options may also stand in promptopt.toml and in the prompt's front matter.
+    Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
-    from promptopt import config
+    from promptopt import config as configs
+    from promptopt import roles
     from promptopt.errors import ConfigError
     from promptopt.types import Budget
 
     if dry_run and as_json:
         raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
-    usd = None if budget_usd is None else config.number(budget_usd, "--budget-usd")
-    settings = config.Settings(
+    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
+    settings = configs.Settings(
         model=model,
         optimizer=optimizer,
-        options=_options(set_ or []),
+        options=_pairs(set_ or [], "--set"),
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
         optimizer_model=optimizer_model,
         judge_model=judge_model,
         embedding_model=embedding_model,
+        model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=None if price_in is None else config.number(price_in, "--price-in"),
-        price_out=None if price_out is None else config.number(price_out, "--price-out"),
+        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
+        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
         proof_examples=proof_examples,
         seed=seed,
         concurrency=concurrency,
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
+        probe=probe,
         out=out,
     )
     data_options = {"metric": metric, "target": target, "input": input_, "description": description}
-    result = _run(prompt_file, data, settings, data_options, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    limit = configs.number(confirm_above, "--confirm-above")
+    shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    result = _run(prompt_file, data, settings, data_options, shows)
     if result is not None:
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))
 
@@ -155,25 +191,40 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
 
 
+@dataclass(frozen=True)
+class _Shows:
+    """What a run asks and prints.
+
+    Args:
+        confirm_above: dollars above which a person is asked first.
+        config: settings file of the command line.
+    """
+
+    confirm_above: Decimal
+    config: Path | None
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+
+
 def _run(
-    prompt_file: Path,
-    data: str,
-    settings: Settings,
-    data_options: dict[str, Any],
-    *,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
+    prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: _Shows
 ) -> Result | None:
     from promptopt import run as runs
     from promptopt.screen import Screen
 
-    plan, front_matter = runs.prepare(prompt_file, data, settings, **data_options)
-    if dry_run:
+    plan, front_matter = runs.prepare(prompt_file, data, settings, is_command=True, **data_options)
+    if shows.config is not None:
+        plan = runs.compared(plan, shows.config)
+    if shows.dry_run:
         runs.check_simulator(plan)
-        Screen(err=sys.stdout).plan(plan)
+        screen = Screen(err=sys.stdout)
+        screen.plan(plan)
+        screen.forecast(plan)
         return None
-    screen = Screen(is_quiet=quiet or as_json)
+    screen = Screen(is_quiet=shows.quiet or shows.as_json)
+    if _is_costly(plan.forecast.worst_usd, shows.confirm_above):
+        _confirm(plan.forecast.worst_usd)
     run = runs.Run(plan, front_matter=front_matter, announce=screen.start)
     try:
         result = runs.run_in_thread(run, screen.watch)
@@ -183,15 +234,40 @@ def _run(
         _leave_at_once(run)
     finally:
         screen.end_watch(run)
-    if as_json:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")
-        sys.stdout.write(result.to_json())
+    if shows.as_json:
+        _print_json(result.to_json())
     else:
         screen.result(result, run)
     if result.status == "failed":
         _complain(result.reason)
     return result
+
+
+def _is_costly(worst_usd: Decimal | None, limit: Decimal) -> bool:
+    """Return whether somebody sits there to be asked, and the worst case is above the limit."""
+    is_person = sys.stdin.isatty() and sys.stderr.isatty()
+    return is_person and worst_usd is not None and worst_usd > limit
+
+
+def _confirm(worst_usd: Decimal | None) -> None:
+    """Ask for leave to spend.
+
+    Raises:
+        ConfigError: it was not given.
+    """
+    from promptopt.errors import ConfigError
+    from promptopt.screen import dollars
+
+    sys.stderr.write(f"this may cost up to {dollars(worst_usd)}; go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError("not started, nothing was spent; lower the budget, or raise --confirm-above")
+
+
+def _print_json(text: str) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.write(text)
 
 
 def _leave_at_once(run: Run) -> NoReturn:
@@ -205,19 +281,20 @@ def _leave_at_once(run: Run) -> NoReturn:
     os._exit(EXIT_INTERRUPTED)
 
 
-def _options(pairs: list[str]) -> dict[str, str]:
+def _pairs(words: list[str], flag: str) -> dict[str, str]:
+    """Return `name=value` words as a mapping, dashes in names as underscores."""
     from promptopt.errors import ConfigError
 
-    options: dict[str, str] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
+    pairs: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
         key = key.strip().replace("-", "_")
         if not sign or not key:
-            raise ConfigError(f"--set {pair}: write it as name=value")
-        if key in options:
-            raise ConfigError(f"--set {key} stands twice; give each option once")
-        options[key] = value.strip()
-    return options
+            raise ConfigError(f"{flag} {word}: write it as name=value")
+        if key in pairs:
+            raise ConfigError(f"{flag} {key} stands twice; give each option once")
+        pairs[key] = value.strip()
+    return pairs
 
 
 def _print(line: str) -> None:

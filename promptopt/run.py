@@ -278,11 +278,17 @@ def make_transports(plan: Plan) -> dict[str, Transport]:
 
 
 def prepare(
-    prompt: str | Path | Prompt, task: Task | str | Path, settings: Settings, **data_options: Any
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    settings: Settings,
+    *,
+    is_command: bool = False,
+    **data_options: Any,
 ) -> tuple[Plan, str]:
     """Return the plan of a run and the prompt file's front matter; nothing is spent.
 
     Args:
+        is_command: whether the settings hold the options of the front matter already.
         data_options: metric, target, input, description for a task given as data; they win over the
             prompt file's front matter.
 
@@ -309,8 +315,19 @@ def prepare(
         except ConfigError as error:
             own = {key: value for key, value in file.settings.items() if key not in given}
             raise ConfigError(name_front_matter(str(error), own, file.front_matter, str(prompt))) from error
+    if file.options and not is_command:
+        keys = ", ".join(sorted(file.options))
+        notes += (f"front matter: {keys} is for the command line; here only arguments count",)
     task = set_initial(task, file, str(prompt) if isinstance(prompt, Path) else None)
     return replace(make_plan(task, settings, notes), source=source), file.front_matter
+
+
+def compared(plan: Plan, config: Path) -> Plan:
+    """Return the plan with a note if it is not quite the run that wrote the settings file."""
+    if not folder.is_of_another_run(config, plan):
+        return plan
+    note = f"not the run that wrote {config}: an option, the data, a plug-in or the program differs"
+    return replace(plan, notes=(*plan.notes, note))
 
 
 async def aoptimize(

@@ -71,6 +71,22 @@ class Screen:
         )
         self._say(_forecast_line(plan))
 
+    def forecast(self, plan: Plan) -> None:
+        """Show what each role is expected to take in each phase, and the most that all can."""
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for name, justify in (("phase", "left"), ("role", "left"), ("calls", "right"), ("tokens", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column("dollars", justify="right")
+        forecast = plan.forecast
+        for part in forecast.parts:
+            table.add_row(part.phase, part.role, f"{part.calls:,}", f"{part.tokens:,}", dollars(part.usd))
+        tokens = sum(part.tokens for part in forecast.parts)
+        table.add_row("all", "expected", f"{forecast.calls:,}", f"{tokens:,}", dollars(forecast.expected_usd))
+        limit = plan.settings.budget.calls
+        most = ["no limit" if n is None else f"{n:,}" for n in (limit, forecast.worst_tokens)]
+        table.add_row("", "at worst", *most, dollars(forecast.worst_usd))
+        self._err.print(table)
+
     def start(self, run: Run) -> None:
         """Show the plan of a run that is about to begin, or to go on."""
         self.plan(run.plan)

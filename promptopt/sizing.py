@@ -42,6 +42,22 @@ _ANSWER_BYTES_PER_TOKEN = 5  # English prose has 4 to 5
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a role is expected to take in a phase of a run.
+
+    Args:
+        phase: search, choice (among finalists, on the hold-out) or proof.
+        usd: dollars; None = a price is unknown.
+    """
+
+    phase: str
+    role: Role
+    calls: int
+    tokens: int
+    usd: Decimal | None
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a run is expected to take, and the most that it can.
 
@@ -54,6 +70,7 @@ class Forecast:
             the smallest lead, as the share of inputs won minus the share lost.
         n_proof: test examples that the proof is expected to afford; 0 = no proof.
         n_certain: those that its share affords even at worst.
+        parts: what is expected, by phase and role.
     """
 
     calls: int
@@ -63,6 +80,7 @@ class Forecast:
     smallest_provable: float | None
     n_proof: int
     n_certain: int
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,8 +245,8 @@ class Sizing:
             n_gate: answers of the task model that choosing on the hold-out takes.
         """
         n_certain, n_spare = n_test
-        by_role = dict(self.optimizer.forecast(search_calls))
-        by_role["task"] = by_role.get("task", 0) + n_gate
+        searching = self.optimizer.forecast(search_calls)
+        by_role = {**searching, "task": searching.get("task", 0) + n_gate}
         n_calls = sum(by_role.values())  # fewer than it might take, where a search ends by itself
         search_tokens, search_usd = self.total(by_role, n_calls)
         pair, pair_usd = Amount(), Decimal(0) if search_usd is not None else None
@@ -243,9 +261,17 @@ class Sizing:
         if expected is not None and worst_usd is not None:
             expected = min(expected, worst_usd)
         provable = smallest_provable_gain(n_proof)
-        return Forecast(
-            n_calls + n_proof * pair.calls, expected, worst_usd, worst_tokens, provable, n_proof, n_certain
-        )
+        n_all = n_calls + n_proof * pair.calls
+        shares: dict[tuple[str, Role], int] = {("search", role): n for role, n in searching.items()}
+        shares[("choice", "task")] = n_gate
+        shares[("proof", "task")] = n_proof * min(pair.calls, 2 * self.task.calls_per_example)
+        shares[("proof", "judge")] = n_proof * pair.calls - shares["proof", "task"]
+        parts = tuple(self._part(*key, n, n_calls) for key, n in shares.items() if n > 0)
+        return Forecast(n_all, expected, worst_usd, worst_tokens, provable, n_proof, n_certain, parts)
+
+    def _part(self, phase: str, role: Role, n: int, n_calls: int) -> Part:
+        tokens, usd = self.usual(role, n_calls, n_questions=1 if phase == "proof" else _JUDGED_QUESTIONS)
+        return Part(phase, role, n, n * tokens, None if usd is None else n * usd)
 
     def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
         """Return the most tokens and dollars that the limits let the run take; None = no bound."""
