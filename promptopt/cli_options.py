@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 PromptFile = Annotated[Path, typer.Argument(help="the prompt: text or Markdown")]
-Data = Annotated[str, typer.Option(help="JSONL or CSV file, folder with train/dev/test, or bundled task")]
+Data = Annotated[
+    str, typer.Option(help="JSONL, JSON, CSV, TSV, Parquet file, folder with train/dev/test, or bundled task")
+]
 Model = Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")]
 Metric = Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")]
 JudgeModel = Annotated[str | None, typer.Option(help="model that judges; else --model")]

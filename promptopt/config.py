@@ -14,6 +14,7 @@ from typing import Any
 from promptopt import data, promptfile, template
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
+from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Metric, Prompt
 
@@ -194,7 +195,7 @@ def _placed(message: str, prompt: Prompt, columns: tuple[str, ...], source: str 
 
 
 def load_task(
-    source: str | Path,
+    source: str | Path | Table,
     *,
     metric: str = "auto",
     target: str = "target",
@@ -207,7 +208,8 @@ def load_task(
     """Return the task of a data file, a folder or a bundled name, and notes to show to the user.
 
     Args:
-        source: .jsonl or .csv file, folder with train, dev and test files, or name of a bundled task.
+        source: data file (.jsonl, .json, .csv, .tsv, .parquet), folder with train, dev and test files, name of a
+            bundled task; or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
         metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
         target: column of the targets; rows may lack it where nothing needs them.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
@@ -219,11 +221,12 @@ def load_task(
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
-    path, name, settings = _find_data(source)
+    found, name, settings = _find_data(source)
+    place = str(found) if isinstance(found, Path) else name
     metric = settings.get("metric", metric) if metric == "auto" else metric
-    rows = data.load(path, seed=seed, target=target, targets=_wanted_targets(metric, needs_labels), input=input)
-    notes = [note.replace(str(path), name) if settings else note for note in rows.notes]
-    chosen, reason = _metric(metric, rows, path)
+    rows = data.load(found, seed=seed, target=target, targets=_wanted_targets(metric, needs_labels), input=input)
+    notes = [note.replace(place, name) if settings else note for note in rows.notes]
+    chosen, reason = _metric(metric, rows, place)
     if reason:
         notes.append(f"metric {chosen.name}: {reason}")
     task = Task(
@@ -236,7 +239,7 @@ def load_task(
         input_column=_input_column(input, rows.columns, columns_of),
     )
     if metric == "auto" and not task.is_scored and needs_labels is None:
-        _check_no_targets(path, target, replace(task, initial=columns_of or Prompt("")))
+        _check_no_targets(place, target, replace(task, initial=columns_of or Prompt("")))
     return task, tuple(notes)
 
 
@@ -247,7 +250,7 @@ def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     return "all or none" if (metric == "auto" or ".py:" in metric) and not needs_labels else "all"
 
 
-def _check_no_targets(path: Path, target: str, task: Task) -> None:
+def _check_no_targets(place: str, target: str, task: Task) -> None:
     """Raise ConfigError if a column that the prompt does not show may hold the targets."""
     try:
         shown = task.shown_columns
@@ -256,15 +259,17 @@ def _check_no_targets(path: Path, target: str, task: Task) -> None:
     unused = [column for column in task.columns if column not in shown]
     if unused:
         raise ConfigError(
-            f"{path}: no target column {target!r}, and the prompt does not show {', '.join(map(repr, unused))}; "
+            f"{place}: no target column {target!r}, and the prompt does not show {', '.join(map(repr, unused))}; "
             "name the column of the right answers with --target, or say --metric none: there are no labels"
         )
 
 
-def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
-    """Return where the data lies, its short name, and what a bundled task says of itself."""
+def _find_data(source: str | Path | Table) -> tuple[Path | Table, str, Mapping[str, str]]:
+    """Return where the data lies (or itself), its short name, and what a bundled task says of itself."""
     from promptopt.tasks import bundled
 
+    if not isinstance(source, str | Path):
+        return source, data.NAME, {}
     path, name = Path(source), str(source)
     try:
         is_there = path.exists() and name != ""
@@ -279,7 +284,7 @@ def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
     return path, name, promptfile.read(path / bundled.PROMPT).settings
 
 
-def _metric(name: str, rows: data.Dataset, path: Path) -> tuple[Metric, str]:
+def _metric(name: str, rows: data.Dataset, place: str) -> tuple[Metric, str]:
     """Return the metric and, if `auto` picked it, why."""
     from promptopt.tasks import metrics
 
@@ -290,7 +295,7 @@ def _metric(name: str, rows: data.Dataset, path: Path) -> tuple[Metric, str]:
         metrics.load(chosen.name if chosen else name, sealed)  # only to check that test has fitting targets too
         return chosen or metrics.load(name, targets), reason
     except ConfigError as error:
-        raise (ConfigError(f"{path}: {error}") if name in metrics.METRICS else error) from error
+        raise (ConfigError(f"{place}: {error}") if name in metrics.METRICS else error) from error
 
 
 def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | None) -> str:

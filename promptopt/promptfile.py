@@ -24,6 +24,7 @@ from pathlib import Path
 import yaml
 
 from promptopt import template
+from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Demo, Prompt
 
@@ -102,15 +103,7 @@ def read(path: Path) -> PromptFile:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    if b"\x00" in raw:
-        raise ConfigError(f"{path}: holds NUL bytes, so it is binary or UTF-16; save it as UTF-8 text")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"byte 0x{raw[error.start]:02x} at position {error.start} is not UTF-8; save the file as UTF-8"
-        raise ConfigError(f"{path}:{line}: {message}") from error
-    return parse(text, str(path))
+    return parse(decode(raw, path), str(path))
 
 
 def parse(text: str, source: str = "prompt") -> PromptFile:

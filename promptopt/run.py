@@ -44,6 +44,7 @@ from promptopt.proof import prove
 from promptopt.providers import LitellmTransport, SimulatorTransport, Transport
 from promptopt.result import Improvement, Result, Status, make_result
 from promptopt.study import SearchSize, Study
+from promptopt.tables import Table
 from promptopt.task import Task
 from promptopt.types import Budget, Candidate, Prompt
 
@@ -279,7 +280,7 @@ def make_transports(plan: Plan) -> dict[str, Transport]:
 
 def prepare(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     settings: Settings,
     *,
     is_command: bool = False,
@@ -304,8 +305,9 @@ def prepare(
             raise ConfigError(f"{', '.join(sorted(given))}: only for data; a Task has its own, set it there")
     else:
         said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
-        is_file = os.path.exists(task)
-        source |= {"data": str(Path(task).resolve()) if is_file else str(task)} | said
+        if isinstance(task, str | Path):
+            source["data"] = str(Path(task).resolve()) if os.path.exists(task) else str(task)
+        source |= said
         needs = None if settings.optimizer == "auto" else registry.optimizer_class(settings.optimizer).requires
         needs_labels = None if needs is None else "labels" in needs
         try:
@@ -332,7 +334,7 @@ def compared(plan: Plan, config: Path) -> Plan:
 
 async def aoptimize(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     *,
     model: str,
     optimizer: str = "auto",
@@ -345,7 +347,7 @@ async def aoptimize(
 
 def optimize(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     *,
     model: str,
     optimizer: str = "auto",
@@ -359,7 +361,8 @@ def optimize(
 
     Args:
         prompt: text in the format of a prompt file, the Path of one, or a Prompt.
-        task: a Task, the path of data, or the name of a bundled task.
+        task: a Task, the path of data, the name of a bundled task; or data itself: a DataFrame (pandas, polars),
+            a list of dicts, or a dict of such for train, dev and test.
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
         budget: limits of the whole run, proof included; None = 1,000 calls.
@@ -409,7 +412,7 @@ def run_in_thread(run: Run, watch: Callable[[Run], None] | None = None) -> Resul
 
 def _make_run(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     model: str,
     optimizer: str,
     budget: Budget | None,

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+from commands import endpoint, run  # noqa: F401  # fixtures
 
 
 def _is_here(address: Any) -> bool:

@@ -14,7 +14,7 @@ import promptopt
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
-    1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "option"},
+    1: {"template", "task", "promptfile", "decoding", "tables", "data", "journal", "ledger", "stats", "option"},
     2: {"providers", "gateway", "simulator"},
     3: {
         "gate",
@@ -38,7 +38,7 @@ FLOORS = {
     6: {"screen", "catalogue", "cli", "cli_options", "command", "starter", "testing"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-HEAVY = ("litellm", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
+HEAVY = ("litellm", "dspy", "sklearn", "pandas", "polars", "pyarrow", "numpy", "scipy", "yaml", "rich")
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -1,0 +1,50 @@
+"""Every input that the command line takes, and every wrong one: status 2, one message, nothing spent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import Runner, Wrong, check_refused, optimize, rows
+
+MESS = (
+    '\ufeff"Text ";note;label\r\n'
+    + "".join(f'"thing {i}; ""quoted""\r\nline 2";;{("red", "blue")[i % 2]}\r\n' for i in range(60))
+    + '"Zoë ﬁnds – 日本 🙂";"";red\r\n;;\r\n\r\n'
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_spreadsheet_with_all_its_mess_runs(run: Runner, tmp_path: Path, encoding: str) -> None:
+    raw = MESS.encode(encoding) if encoding == "utf-8" else MESS.removeprefix("\ufeff").encode(encoding)
+    (tmp_path / "export.csv").write_bytes(raw)
+    (tmp_path / "prompt.md").write_text("Name the colour of {{Text}}")
+    words = ("--target", "label", "--budget-calls", 300, "--json")
+    done = run(*optimize(*words, prompt="prompt.md", data="export.csv"))
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["spend"]["calls"] <= 300
+
+
+WRONG = [
+    Wrong("no JSON", r"data\.json:1:\d+: not JSON", data_path="data.json", data='[{"item": }]'),
+    Wrong("JSON Lines as JSON", r"rename it to \.jsonl", data_path="data.json", data='{"item": 1}\n{"item": 2}'),
+    Wrong("JSON by column", r"no list; write a list", data_path="data.json", data='{"item": {"0": "a"}}'),
+    Wrong("JSON with lists", r"2 lists \(a, b\)", data_path="data.json", data='{"a": [1], "b": [2]}'),
+    Wrong("JSON of texts", r"row 1: is a JSON text", data_path="data.json", data='["a"]'),
+    Wrong("empty JSON", r"data\.json: holds no rows", data_path="data.json", data="[]"),
+    Wrong("ragged TSV", r"data\.tsv:2: 1 cells", data_path="data.tsv", data="item\ttarget\nx\n"),
+    Wrong("no Parquet", r"data\.parquet: is no Parquet", data_path="data.parquet", data=b"PAR1"),
+    Wrong("spreadsheet", r"export the sheet as CSV", data_path="data.xlsx", data=b"PK"),
+    Wrong("Windows-1252", r"data\.csv:2: byte 0xe9 .*'é'.*iconv", data=b"item,target\ncaf\xe9,red\n"),
+    Wrong("broken UTF-16", r"starts like UTF-16 and is broken", data=b"\xff\xfea\x00b"),
+    Wrong("separators", r"may be separated by ';' and '\|'", data="item;target|x\n1;2|3\n"),
+    Wrong("column twice", r"data\.csv:1: column 'item' stands twice", data="item, item ,target\n1,2,3\n"),
+    Wrong("unnamed column", r"data\.csv:1: column 3 has no name", data="item,target,\n1,2,\n"),
+    Wrong("ragged by semicolon", r"data\.csv:62: 3 cells", data=rows("a,b,c").replace(",", ";")),
+]
+
+
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: case.name.replace(" ", "-"))
+def test_wrong_input(case: Wrong, run: Runner, tmp_path: Path, endpoint: tuple[str, list[str]]) -> None:
+    check_refused(case, run, tmp_path, endpoint)
