@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from promptopt import data, promptfile, template
+from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
 from promptopt.tables import Table
@@ -145,7 +146,7 @@ def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:
         return promptfile.PromptFile(replace(prompt, instruction=normal_form(prompt.instruction)), {}, "")
     if isinstance(prompt, Path):
         return promptfile.read(prompt)
-    if re.fullmatch(r"\S+\.(md|txt|markdown|prompt)", prompt.strip()):
+    if re.fullmatch(r"\S+\.(md|txt|markdown|prompt|json|yaml|yml)", prompt.strip()):
         raise ConfigError(f"the prompt is {prompt!r}, which looks like a path; give Path({prompt!r}), or text")
     return promptfile.parse(prompt)
 
@@ -178,7 +179,7 @@ def _placed(message: str, prompt: Prompt, columns: tuple[str, ...], source: str 
     if source is None:
         return message
     try:
-        lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
+        lines = decode(Path(source).read_bytes(), Path(source)).split("\n")
     except OSError:
         lines = prompt.instruction.split("\n")
     is_body = lines[0].rstrip() != "---"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import yaml
 
-from promptopt import template
+from promptopt import chatfile, template
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Demo, Prompt
@@ -103,7 +103,10 @@ def read(path: Path) -> PromptFile:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    return parse(decode(raw, path), str(path))
+    text, suffix = decode(raw, path), path.suffix.lower()
+    if suffix in chatfile.SUFFIXES:
+        return PromptFile(chatfile.parse_chat(text, str(path), suffix))
+    return parse(text, str(path))
 
 
 def parse(text: str, source: str = "prompt") -> PromptFile:
@@ -230,7 +233,9 @@ def _parse_body(body: str, source: str, first: int) -> Prompt:
         plain = "\n".join(lines[:i_demos])
         if not plain.strip():
             raise place.error(0, "there is no prompt text; write the instruction above the demonstrations")
-        _refuse_jinja(place, plain)
+        tag = template.jinja_tag(plain)
+        if tag is not None:
+            raise place.error_at(plain, *tag)
         instruction = _ESCAPED.sub(r"\1", plain).strip("\n")
         i_start = 0
     _check(place, instruction, None if is_coded else "\n".join(lines[:i_demos]), i_start)
@@ -248,9 +253,7 @@ def _check(place: _Place, instruction: str, plain: str | None, i_start: int) -> 
         template.parts(KEEP_MARK.sub("", instruction))
     except ConfigError as error:
         bare = KEEP_MARK.sub("", plain or "")
-        heads = list(re.finditer(r"^(system|user):[ \t]*$", bare, re.MULTILINE))
-        i_bad = 2 if [head.group(1) for head in heads[:2]] == ["system", "user"] else 1
-        i_line = bare.count("\n", 0, heads[i_bad].start()) if heads else i_start
+        i_line = i_start if plain is None else bare.count("\n", 0, template.faulty_heading(bare))
         raise place.error(i_line, str(error)) from error
 
 
@@ -263,18 +266,6 @@ def _unbalanced_line(plain: str) -> int:
             return plain.count("\n", 0, mark.start())
         open_at = mark.start() if is_open else None
     return plain.count("\n", 0, open_at or 0)
-
-
-def _refuse_jinja(place: _Place, plain: str) -> None:
-    for start, end in (("{%", "%}"), ("{#", "#}")):
-        position = plain.find(start)
-        if position >= 0 and plain.find(end, position) >= 0:
-            raise place.error_at(
-                plain,
-                position,
-                f"template tag {start} ... {end}; only {{{{column}}}} works, support for Jinja tags comes "
-                "later; take it out, or render that part of the prompt beforehand",
-            )
 
 
 def _block(place: _Place, i_start: int) -> tuple[object, int]:

@@ -140,6 +140,8 @@ def check_refused(case: Wrong, run: Runner, folder: Path, endpoint: tuple[str, l
     """Assert that a wrong use ends with status 2, one message with a remedy, and nothing sent or stored."""
     address, requests = endpoint
     _write(folder / "prompt.md", case.prompt)
+    if case.prompt_path.startswith("prompt."):
+        _write(folder / case.prompt_path, case.prompt)
     _write(folder / (case.data_path if case.data is not None else "data.csv"), case.data or rows())
     words = case.words.replace("ENDPOINT", address).split()
     out = () if "--out" in words else ("--out", "here")

@@ -42,6 +42,28 @@ WRONG = [
     Wrong("column twice", r"data\.csv:1: column 'item' stands twice", data="item, item ,target\n1,2,3\n"),
     Wrong("unnamed column", r"data\.csv:1: column 3 has no name", data="item,target,\n1,2,\n"),
     Wrong("ragged by semicolon", r"data\.csv:62: 3 cells", data=rows("a,b,c").replace(",", ";")),
+    Wrong(
+        "no turn left", r"prompt\.md:3: parts user, assistant; .*last of them user:", prompt="user:\na\nassistant:"
+    ),
+    Wrong(
+        "empty turn",
+        r"prompt\.md:1: part 1, user:, is empty",
+        prompt="user:\nassistant:\nuser:\nx",
+    ),
+    Wrong("no list", r"a prompt in \.json is a list of messages", prompt="{}", prompt_path="prompt.json"),
+    Wrong("no role", r"message 1 has the keys content", prompt='[{"content": "x"}]', prompt_path="prompt.json"),
+    Wrong(
+        "wrong role",
+        r"role 'bot' is none of",
+        prompt='[{"role": "bot", "content": ""}]',
+        prompt_path="prompt.json",
+    ),
+    Wrong(
+        "no YAML",
+        r"prompt\.yaml:2: not YAML",
+        prompt="- role: user\n  content: {{item}}",
+        prompt_path="prompt.yaml",
+    ),
 ]
 
 

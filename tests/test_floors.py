@@ -14,7 +14,19 @@ import promptopt
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
-    1: {"template", "task", "promptfile", "decoding", "tables", "data", "journal", "ledger", "stats", "option"},
+    1: {
+        "template",
+        "task",
+        "promptfile",
+        "chatfile",
+        "decoding",
+        "tables",
+        "data",
+        "journal",
+        "ledger",
+        "stats",
+        "option",
+    },
     2: {"providers", "gateway", "simulator"},
     3: {
         "gate",
