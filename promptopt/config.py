@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -17,7 +17,7 @@ from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
 from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
-from promptopt.types import Budget, Metric, Prompt
+from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
 DATA_OPTIONS = ("metric", "target", "input", "description")
@@ -212,7 +212,8 @@ def load_task(
         source: data file (.jsonl, .json, .csv, .tsv, .parquet), folder with train, dev and test files, name of a
             bundled task; or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
         metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
-        target: column of the targets; rows may lack it where nothing needs them.
+        target: column of the targets, or several ("a,b") that make a target object; rows may lack it where nothing
+            needs them. A list of texts or numbers in it means that any of them is right.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
             only one.
         seed: for splitting a single file.
@@ -225,7 +226,14 @@ def load_task(
     found, name, settings = _find_data(source)
     place = str(found) if isinstance(found, Path) else name
     metric = settings.get("metric", metric) if metric == "auto" else metric
-    rows = data.load(found, seed=seed, target=target, targets=_wanted_targets(metric, needs_labels), input=input)
+    rows = data.load(
+        found,
+        seed=seed,
+        target=target,
+        targets=_wanted_targets(metric, needs_labels),
+        input=input,
+        has_alternatives=metric != "json",
+    )
     notes = [note.replace(place, name) if settings else note for note in rows.notes]
     chosen, reason = _metric(metric, rows, place)
     if reason:
@@ -289,14 +297,19 @@ def _metric(name: str, rows: data.Dataset, place: str) -> tuple[Metric, str]:
     """Return the metric and, if `auto` picked it, why."""
     from promptopt.tasks import metrics
 
-    targets = [example.target for example in (*rows.train, *rows.dev)]
-    sealed = [example.target for example in rows.test]
+    targets = _all_targets((*rows.train, *rows.dev))
+    sealed = _all_targets(rows.test)
     chosen, reason = metrics.choose(targets) if name == "auto" else (None, "")
     try:
         metrics.load(chosen.name if chosen else name, sealed)  # only to check that test has fitting targets too
         return chosen or metrics.load(name, targets), reason
     except ConfigError as error:
         raise (ConfigError(f"{place}: {error}") if name in metrics.METRICS else error) from error
+
+
+def _all_targets(examples: Sequence[Example]) -> list[str | None]:
+    """Return every target of the examples, None for one that has none."""
+    return [target for example in examples for target in (example.targets or (None,))]
 
 
 def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | None) -> str:

@@ -58,11 +58,17 @@ class _Item:
 
     @property
     def folded_target(self) -> str:
-        return fold(self.example.target or "")
+        return fold("\n".join(self.example.targets))
 
 
 def load(
-    source: Path | Table, *, seed: int, target: str = "target", targets: Targets = "all", input: str | None = None
+    source: Path | Table,
+    *,
+    seed: int,
+    target: str = "target",
+    targets: Targets = "all",
+    input: str | None = None,
+    has_alternatives: bool = True,
 ) -> Dataset:
     """Return the examples of a file, a folder, or data in Python.
 
@@ -70,9 +76,11 @@ def load(
         source: a data file or rows in Python, which are split by `seed`; or a folder with train, dev and test
             files or a mapping of train, dev and test to rows, which are split already.
         seed: decides which row of a single table goes into which split; at least 0.
-        target: the column that holds what is right.
+        target: the column that holds what is right; several, with commas between, make an object of them.
         targets: which rows must have one: "all", "all or none", or "any" of them; without, a target is None.
         input: an input column that must exist; None = any.
+        has_alternatives: whether a target that is a list of texts or numbers means that any of them is right; else
+            it is its JSON text.
 
     Raises:
         ConfigError: with file, line and remedy.
@@ -81,12 +89,16 @@ def load(
         raise ConfigError(f"seed={seed}; a seed is a whole number from 0")
     name, rows = _rows(source)
     everything = [row for split in rows.values() for row in split]
-    columns = _columns(everything, target, is_required=targets == "all")
+    answers = _target_columns(everything, target)
+    columns = _columns(everything, answers, is_required=targets == "all")
     if input is not None and input not in columns:
         raise ConfigError(
             f"{name}: no input column {input!r} (input columns: {', '.join(columns)}); {nearest(input, columns)}"
         )
-    items = {split: [_item(row, columns, target) for row in table] for split, table in rows.items()}
+    items = {
+        split: [_item(row, columns, answers, has_alternatives=has_alternatives) for row in table]
+        for split, table in rows.items()
+    }
     if targets != "any":
         _check_targets([item for split in items.values() for item in split], target, targets)
     notes: list[str] = []
@@ -148,14 +160,25 @@ def _files(path: Path) -> dict[str, Path]:
     return files
 
 
-def _columns(rows: Sequence[Row], target: str, *, is_required: bool) -> tuple[str, ...]:
-    """Return the input columns: every column but id and target whose values are scalars."""
+def _target_columns(rows: Sequence[Row], target: str) -> tuple[str, ...]:
+    """Return the columns that `target` names: one, or several with commas between."""
+    name = unicodedata.normalize("NFC", target.strip())
+    if "," not in name or any(name in row.values for row in rows):
+        return (name,)
+    names = tuple(part.strip() for part in name.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise ConfigError(f"--target {target}: name each column once, with a comma between two: --target a,b")
+    return names
+
+
+def _columns(rows: Sequence[Row], answers: Sequence[str], *, is_required: bool) -> tuple[str, ...]:
+    """Return the input columns: every column but id and targets whose values are scalars."""
     owners: dict[str, Row] = {}
     nested: dict[str, bool] = {}
     for row in rows:
         for name, value in row.values.items():
             owners.setdefault(name, row)
-            if value is None or name in ("id", target):
+            if value is None or name in ("id", *answers):
                 continue
             is_nested = _is_nested(value)
             if nested.setdefault(name, is_nested) != is_nested:
@@ -165,16 +188,17 @@ def _columns(rows: Sequence[Row], target: str, *, is_required: bool) -> tuple[st
                     f"{was} in other rows; write it alike everywhere"
                 )
     first = rows[0]
-    if target not in owners and (is_required or target != "target"):
+    lost = next((name for name in answers if name not in owners), None)
+    if lost is not None and (is_required or lost != "target"):
         raise ConfigError(
-            f"{first.source}: no target column {target!r} (columns: {', '.join(owners)}); "
-            f"name the right one with --target; {nearest(target, owners)}"
+            f"{first.source}: no target column {lost!r} (columns: {', '.join(owners)}); "
+            f"name the right one with --target; {nearest(lost, owners)}"
         )
-    inputs = tuple(name for name in owners if name not in ("id", target) and not nested.get(name, False))
+    inputs = tuple(name for name in owners if name not in ("id", *answers) and not nested.get(name, False))
     if not inputs:
-        raise first.error(f"no input column beside {target!r}; add one")
+        raise first.error(f"no input column beside {', '.join(map(repr, answers))}; add one")
     for row in rows:
-        for name in (*inputs, *([target] if is_required else [])):
+        for name in (*inputs, *(answers if is_required else ())):
             if name not in row.values:
                 owner = owners[name]
                 raise row.error(
@@ -188,24 +212,29 @@ def _is_nested(value: object) -> bool:
     return value is not None and not isinstance(value, str)
 
 
-def _as_json(row: Row, value: object) -> str:
+def _item(row: Row, columns: Sequence[str], answers: Sequence[str], *, has_alternatives: bool) -> _Item:
+    inputs = {name: str(row.values[name] or "") for name in columns}
     try:
-        return tables.as_json(value)
+        right = _targets(row, answers, has_alternatives=has_alternatives)
     except ValueError as error:
         raise row.error(f"the target cannot be written as JSON ({error}); correct it") from error
-
-
-def _item(row: Row, columns: Sequence[str], target: str) -> _Item:
-    inputs = {name: str(row.values[name] or "") for name in columns}
-    wanted = row.values.get(target)
-    if _is_nested(wanted):
-        wanted = _as_json(row, wanted)
-    text = str(wanted) if wanted is not None and str(wanted).strip() else None
-    given = row.values.get("id") if target != "id" else None
+    given = row.values.get("id") if "id" not in answers else None
     if _is_nested(given):
         raise row.error("id is a list or object; write a text or a number")
-    example = Example(str(given or ""), inputs, text)
+    example = Example(str(given or ""), inputs, right[0] if right else None, right[1:])
     return _Item(row, example, tuple(fold(value) for value in inputs.values()))
+
+
+def _targets(row: Row, answers: Sequence[str], *, has_alternatives: bool) -> tuple[str, ...]:
+    """Return all that is right for a row, the target first; () = nothing is said."""
+    if len(answers) > 1:
+        text = tables.as_object(row, answers)
+        return () if text is None else (text,)
+    wanted = row.values.get(answers[0])
+    if _is_nested(wanted):
+        several = tables.as_alternatives(wanted) if has_alternatives else None
+        return (tables.as_json(wanted),) if several is None else several
+    return (str(wanted),) if wanted is not None and str(wanted).strip() else ()
 
 
 def _check_targets(items: Sequence[_Item], target: str, targets: Targets) -> None:

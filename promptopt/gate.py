@@ -94,7 +94,7 @@ def prompt_tokens(prompt: Prompt) -> int:
 
 
 def _example_runs(example: Example) -> Iterator[tuple[str, ...]]:
-    for text in (*example.inputs.values(), example.target or ""):
+    for text in (*example.inputs.values(), *example.targets):
         yield from _word_runs(text)
 
 

@@ -338,7 +338,13 @@ def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) ->
 
 def _data_digest(task: Task) -> str:
     splits = (task.train, task.dev, task.test)
-    return digest([[(e.id, dict(e.inputs), e.target) for e in split] for split in splits])
+    return digest([[_identity(example) for example in split] for split in splits])
+
+
+def _identity(example: Example) -> tuple[object, ...]:
+    """Return what tells an example from others; the same as ever where it has one target."""
+    more = (example.also_right,) if example.also_right else ()
+    return example.id, dict(example.inputs), example.target, *more
 
 
 def finalists(proposals: list[Candidate], best: Candidate) -> list[Candidate]:

@@ -216,7 +216,7 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
     shown = " | ".join(example.inputs[column] for column in task.shown_columns)
     lines = [f"  {name}: {_short(shown, 150)}"]
     if example.target is not None:
-        lines.append(f"    target:  {_short(example.target, 100)}")
+        lines.append(f"    target:  {_short(' or '.join(example.targets), 100)}")
     for title, prompt_id in (("initial", task.initial.id), ("best", best_id)):
         cell = run.state.cells.get((prompt_id, name)) if run.state else None
         if cell is not None:

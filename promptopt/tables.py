@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +28,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 MAX_FIELD = 10_000_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LIKE_JSON = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?|true|false")  # no 007: that is a code
 _SEPARATORS = (";", "\t", "|")  # looked for where commas give a header of one cell
 _SEP_LINE = re.compile(r"sep=(.)\n")  # what spreadsheets put above the header to name the separator
 
@@ -54,12 +55,14 @@ class Row:
         source: the file, or what the data is called in Python.
         number: the line that it starts on, or, where `has_lines` is False, its place from 1.
         values: by column: text, None (empty or null), or a value that is no text.
+        typed: the same before it became text, where the format knows numbers and booleans.
     """
 
     source: str
     number: int
     values: Mapping[str, object]
     has_lines: bool = True
+    typed: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -331,18 +334,53 @@ def _check_columns(columns: object, name: str) -> None:
 def _row(source: str, number: int, record: Mapping[str, object], *, has_lines: bool = True) -> Row:
     row = Row(source, number, {}, has_lines)
     values: dict[str, object] = {}
+    typed: dict[str, object] = {}
     for name, value in record.items():
         if not isinstance(name, str) or not name.strip():
             raise row.error(f"column {name!r} has no name; name every column by text")
+        column = unicodedata.normalize("NFC", name.strip())
         try:
-            values[unicodedata.normalize("NFC", name.strip())] = as_cell(value)
+            values[column], typed[column] = as_cell(value), value
         except ValueError as error:
             raise row.error(f"column {name!r}: {error}") from error
     if len(values) < len(record):
         raise row.error("two columns have the same name but for spaces around it; rename one")
     if _SURROGATE.search("".join(_texts((*values, *values.values())))):
         raise row.error("holds half a surrogate pair (\\ud800 to \\udfff); write the whole character")
-    return Row(source, number, values, has_lines)
+    return Row(source, number, values, has_lines, typed)
+
+
+def as_object(row: Row, columns: Sequence[str]) -> str | None:
+    """Return several columns of a row as a JSON object, empty cells as null; None if all are empty.
+
+    Raises:
+        ValueError: something in it is not of JSON.
+    """
+    if all(row.values.get(name) is None for name in columns):
+        return None
+    return as_json({name: _typed(row, name) for name in columns})
+
+
+def _typed(row: Row, column: str) -> object:
+    """Return a cell with its type; where a format has none, such as CSV, what JSON would read as one has it."""
+    text = row.values.get(column)
+    value = row.typed.get(column, text)
+    if text is None:
+        return None
+    if column not in row.typed and _LIKE_JSON.fullmatch(str(text)):
+        return json.loads(str(text))
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value
+
+
+def as_alternatives(value: object) -> tuple[str, ...] | None:
+    """Return the texts of a list of scalars, each once and empty ones left out; None = it is none."""
+    items = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(items, list):
+        return None
+    cells = [as_cell(item) for item in items]
+    if any(cell is not None and not isinstance(cell, str) for cell in cells):
+        return None
+    return tuple(dict.fromkeys(str(cell) for cell in cells if cell is not None and str(cell).strip()))
 
 
 def as_cell(value: object) -> object:
@@ -394,7 +432,7 @@ def as_json(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    plain = as_cell(value)
+    plain = value.tolist() if hasattr(value, "tolist") else as_cell(value)
     if plain is value:
         raise TypeError(f"a {type(value).__name__} is not of JSON")
     return plain

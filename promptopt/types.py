@@ -80,11 +80,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Example:
-    """One row of data: an id, its input columns as text, and the target (None = no label)."""
+    """One row of data: an id, its input columns as text, and the target (None = no label).
+
+    `also_right` are further targets: an answer that is right for any of them is right.
+    """
 
     id: str
     inputs: Mapping[str, str] = field(hash=False)
     target: str | None = None
+    also_right: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All that is right, the target first; () = no label."""
+        return () if self.target is None else (self.target, *self.also_right)
 
 
 @dataclass(frozen=True, slots=True)

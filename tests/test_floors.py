@@ -46,7 +46,19 @@ FLOORS = {
         "vocabulary",
     },
     4: {"tasks", "optimizers"},
-    5: {"registry", "config", "settings_file", "roles", "sizing", "plan", "result", "folder", "proof", "run", "evaluate"},
+    5: {
+        "registry",
+        "config",
+        "settings_file",
+        "roles",
+        "sizing",
+        "plan",
+        "result",
+        "folder",
+        "proof",
+        "run",
+        "evaluate",
+    },
     6: {"screen", "catalogue", "cli", "cli_options", "command", "starter", "testing"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

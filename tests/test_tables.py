@@ -310,6 +310,6 @@ def test_a_run_on_a_frame_goes_on_with_the_same_rows_in_another_form(tmp_path: P
     assert first.improvement is not None
     assert run(pl.DataFrame(rows)).best == first.best
     config = tomllib.loads((tmp_path / "run/config.toml").read_text(encoding="utf-8"))
-    assert (config["command"], config["source"]) == ("", {"target": "colour"})
+    assert (config["run"]["command"], config["run"]["source"]) == ("", {"target": "colour"})
     with pytest.raises(ConfigError, match="data: its content differs"):
         run(rows[:-1])
