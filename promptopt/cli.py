@@ -23,6 +23,7 @@ from promptopt.cli_options import (
     ConfirmAbove,
     Data,
     DryRun,
+    Image,
     Input,
     JudgeModel,
     MaxTokens,
@@ -73,6 +74,7 @@ def optimize(
     price_out: PriceOut = None,
     input_: Input = None,
     target: Target = None,
+    image: Image = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars, proof included")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used, proof included")] = None,
     budget_tokens: BudgetTokens = None,
@@ -124,7 +126,13 @@ def optimize(
         probe=probe,
         out=out,
     )
-    data_options = {"metric": metric, "target": target, "input": input_, "description": description}
+    data_options = {
+        "metric": metric,
+        "target": target,
+        "input": input_,
+        "images": image,
+        "description": description,
+    }
     limit = configs.number(confirm_above, "--confirm-above")
     shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     result = _run(prompt_file, data, settings, data_options, shows)

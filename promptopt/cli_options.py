@@ -21,6 +21,7 @@ ApiBase = Annotated[str | None, typer.Option(help="address of an OpenAI-compatib
 PriceIn = Annotated[str | None, typer.Option(help="dollars per million input tokens")]
 PriceOut = Annotated[str | None, typer.Option(help="dollars per million output tokens")]
 Input = Annotated[str | None, typer.Option("--input", help="column of the input text")]
+Image = Annotated[list[str] | None, typer.Option("--image", help="column of image files or URLs")]
 Target = Annotated[str | None, typer.Option(help="column of the right answers [target]")]
 BudgetTokens = Annotated[int | None, typer.Option(help="most tokens, in and out")]
 BudgetSeconds = Annotated[float | None, typer.Option(help="most seconds")]

@@ -20,7 +20,7 @@ from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
-DATA_OPTIONS = ("metric", "target", "input", "description")
+DATA_OPTIONS = ("metric", "target", "input", "images", "description")
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,9 @@ def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = No
     try:
         return task.with_initial(file.prompt)
     except ConfigError as error:
-        raise ConfigError(_placed(str(error), file.prompt, task.columns, source)) from error
+        message = _placed(str(error), file.prompt, task.columns, source)
+        hint = "; images need no placeholder, they stand before the text" if task.has_images else ""
+        raise ConfigError(message + hint) from error
 
 
 def name_front_matter(message: str, settings: Mapping[str, str], front_matter: str, source: str) -> str:
@@ -201,6 +203,7 @@ def load_task(
     metric: str = "auto",
     target: str = "target",
     input: str | None = None,
+    images: str | Sequence[str] = (),
     description: str = "",
     seed: int = 0,
     columns_of: Prompt | None = None,
@@ -216,6 +219,8 @@ def load_task(
             needs them. A list of texts or numbers in it means that any of them is right.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
             only one.
+        images: columns whose cells name an image: a file (its path is relative to the data file), an http(s) URL
+            or a data URL; they are shown to the task model, and are no inputs.
         seed: for splitting a single file.
         columns_of: the prompt that will be used; its placeholders name the columns that matter.
         needs_labels: whether the strategy does; None = either will do.
@@ -232,6 +237,7 @@ def load_task(
         target=target,
         targets=_wanted_targets(metric, needs_labels),
         input=input,
+        images=(images,) if isinstance(images, str) else tuple(images),
         has_alternatives=metric != "json",
     )
     notes = [note.replace(place, name) if settings else note for note in rows.notes]
@@ -317,6 +323,8 @@ def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | 
         raise ConfigError(f"--input {named}: there is no such column (columns: {', '.join(columns)})")
     if named is not None:
         return named
+    if not columns:  # images alone
+        return ""
     if "input" in columns or len(columns) == 1:
         return "input" if "input" in columns else columns[0]
     if prompt is not None and _has_placeholder(prompt, columns):
@@ -365,13 +373,16 @@ def _differences(key: str, old: Any, new: Any) -> list[str]:
     return [f"{key}: {old!r} there, {new!r} now"]
 
 
-def options_of(source: Mapping[str, str], settings: Settings) -> dict[str, Any]:
+def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return the command line's options that give these settings; those that may be repeated as mappings.
 
     Args:
         source: where prompt and data come from, with the data options.
     """
     options: dict[str, Any] = {key: source[key] for key in ("data", *DATA_OPTIONS) if key in source}
+    if "images" in options:
+        images = options.pop("images")
+        options["image"] = [images] if isinstance(images, str) else list(images)
     options |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
     skipped = ("budget", "options", "model_options", "out")
     options |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
@@ -384,7 +395,7 @@ def options_of(source: Mapping[str, str], settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value not in (None, {}) and value is not False}
 
 
-def command_of(source: Mapping[str, str], settings: Settings) -> str:
+def command_of(source: Mapping[str, Any], settings: Settings) -> str:
     """Return the command that runs it again into another folder; "" for a Task made in Python."""
     if "data" not in source:
         return ""
@@ -392,6 +403,8 @@ def command_of(source: Mapping[str, str], settings: Settings) -> str:
     for key, value in options_of(source, settings).items():
         if isinstance(value, Mapping):
             words += [word for name, text in value.items() for word in (f"--{key}", f"{name}={text}")]
+        elif isinstance(value, list):
+            words += [word for text in value for word in (f"--{key}", text)]
         else:
             words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
     return shlex.join(words)

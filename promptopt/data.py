@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from promptopt import tables
+from promptopt import image, tables
 from promptopt.errors import ConfigError, nearest
 from promptopt.tables import SUFFIXES, Row, Table
-from promptopt.types import Example
+from promptopt.types import Example, Image
 
 Targets = Literal["all", "all or none", "any"]  # which rows must have a target
 
@@ -68,6 +68,7 @@ def load(
     target: str = "target",
     targets: Targets = "all",
     input: str | None = None,
+    images: Sequence[str] = (),
     has_alternatives: bool = True,
 ) -> Dataset:
     """Return the examples of a file, a folder, or data in Python.
@@ -79,6 +80,7 @@ def load(
         target: the column that holds what is right; several, with commas between, make an object of them.
         targets: which rows must have one: "all", "all or none", or "any" of them; without, a target is None.
         input: an input column that must exist; None = any.
+        images: columns that name an image file or its URL; they are no input columns.
         has_alternatives: whether a target that is a list of texts or numbers means that any of them is right; else
             it is its JSON text.
 
@@ -90,13 +92,14 @@ def load(
     name, rows = _rows(source)
     everything = [row for split in rows.values() for row in split]
     answers = _target_columns(everything, target)
-    columns = _columns(everything, answers, is_required=targets == "all")
+    _check_images(everything, images, answers)
+    columns = _columns(everything, answers, images, is_required=targets == "all")
     if input is not None and input not in columns:
         raise ConfigError(
             f"{name}: no input column {input!r} (input columns: {', '.join(columns)}); {nearest(input, columns)}"
         )
     items = {
-        split: [_item(row, columns, answers, has_alternatives=has_alternatives) for row in table]
+        split: [_item(row, columns, answers, images, has_alternatives=has_alternatives) for row in table]
         for split, table in rows.items()
     }
     if targets != "any":
@@ -171,14 +174,27 @@ def _target_columns(rows: Sequence[Row], target: str) -> tuple[str, ...]:
     return names
 
 
-def _columns(rows: Sequence[Row], answers: Sequence[str], *, is_required: bool) -> tuple[str, ...]:
-    """Return the input columns: every column but id and targets whose values are scalars."""
+def _check_images(rows: Sequence[Row], images: Sequence[str], answers: Sequence[str]) -> None:
+    """Raise ConfigError if an image column is none of the data's, or is a target."""
+    columns = list(dict.fromkeys(name for row in rows for name in row.values)) if images else []
+    for name in images:
+        if name not in columns:
+            known = ", ".join(columns)
+            raise ConfigError(f"--image {name}: no such column (columns: {known}); {nearest(name, columns)}")
+        if name in answers:
+            raise ConfigError(f"--image {name}: is the target column; name another one with --target")
+
+
+def _columns(
+    rows: Sequence[Row], answers: Sequence[str], images: Sequence[str], *, is_required: bool
+) -> tuple[str, ...]:
+    """Return the input columns: every column but id, targets and images whose values are scalars."""
     owners: dict[str, Row] = {}
     nested: dict[str, bool] = {}
     for row in rows:
         for name, value in row.values.items():
             owners.setdefault(name, row)
-            if value is None or name in ("id", *answers):
+            if value is None or name in ("id", *answers, *images):
                 continue
             is_nested = _is_nested(value)
             if nested.setdefault(name, is_nested) != is_nested:
@@ -194,8 +210,10 @@ def _columns(rows: Sequence[Row], answers: Sequence[str], *, is_required: bool) 
             f"{first.source}: no target column {lost!r} (columns: {', '.join(owners)}); "
             f"name the right one with --target; {nearest(lost, owners)}"
         )
-    inputs = tuple(name for name in owners if name not in ("id", *answers) and not nested.get(name, False))
-    if not inputs:
+    inputs = tuple(
+        name for name in owners if name not in ("id", *answers, *images) and not nested.get(name, False)
+    )
+    if not inputs and not images:
         raise first.error(f"no input column beside {', '.join(map(repr, answers))}; add one")
     for row in rows:
         for name in (*inputs, *(answers if is_required else ())):
@@ -212,7 +230,9 @@ def _is_nested(value: object) -> bool:
     return value is not None and not isinstance(value, str)
 
 
-def _item(row: Row, columns: Sequence[str], answers: Sequence[str], *, has_alternatives: bool) -> _Item:
+def _item(
+    row: Row, columns: Sequence[str], answers: Sequence[str], images: Sequence[str], *, has_alternatives: bool
+) -> _Item:
     inputs = {name: str(row.values[name] or "") for name in columns}
     try:
         right = _targets(row, answers, has_alternatives=has_alternatives)
@@ -221,8 +241,28 @@ def _item(row: Row, columns: Sequence[str], answers: Sequence[str], *, has_alter
     given = row.values.get("id") if "id" not in answers else None
     if _is_nested(given):
         raise row.error("id is a list or object; write a text or a number")
-    example = Example(str(given or ""), inputs, right[0] if right else None, right[1:])
-    return _Item(row, example, tuple(fold(value) for value in inputs.values()))
+    shown = _images(row, images)
+    if not columns and not shown:
+        raise row.error(f"has neither text nor an image ({', '.join(images)}); give it one, or remove the row")
+    example = Example(str(given or ""), inputs, right[0] if right else None, right[1:], shown)
+    key = (*(fold(value) for value in inputs.values()), *(picture.identity for picture in shown))
+    return _Item(row, example, key)
+
+
+def _images(row: Row, columns: Sequence[str]) -> tuple[Image, ...]:
+    """Return the images that a row names; an empty cell has none, a list of texts has several."""
+    found = []
+    for column in columns:
+        value = row.values.get(column)
+        cells = value if isinstance(value, list) else [value]
+        for cell in cells:
+            if cell is not None and not isinstance(cell, str):
+                raise row.error(f"image column {column!r} holds a {type(cell).__name__}; write a path or a URL")
+            try:
+                found += [image.load(cell.strip(), row.folder)] if cell and cell.strip() else []
+            except ConfigError as error:
+                raise row.error(str(error)) from error
+    return tuple(found)
 
 
 def _targets(row: Row, answers: Sequence[str], *, has_alternatives: bool) -> tuple[str, ...]:

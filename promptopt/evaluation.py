@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -106,7 +107,8 @@ async def _fill_by_call(
 def cell_call(state: RunState, candidate: Candidate, example: Example) -> Call:
     """Return the one call behind a cell of a task without a `predict` function of its own."""
     messages = state.task.render(candidate.prompt, example)
-    return state.call(state.models["task"].request(messages, f"{state.seed}/0"), "task")
+    request = state.models["task"].request(messages, f"{state.seed}/0")
+    return state.call(replace(request, images=example.images) if example.images else request, "task")
 
 
 def _store(

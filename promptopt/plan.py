@@ -15,7 +15,7 @@ from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount, limit_of
-from promptopt.providers import ModelSpec, takes_logprobs
+from promptopt.providers import ModelSpec, load_litellm, takes_logprobs
 from promptopt.roles import find_models
 from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
@@ -67,7 +67,7 @@ class Plan:
     concurrency: int
     notes: tuple[str, ...]
     data_digest: str
-    source: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def open_task(self) -> Task:
@@ -123,6 +123,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     needs = _needs(optimizer, task, settings)
     models = find_models(settings, needs, ("task", "optimizer"))
     _check_needs(name, optimizer, task)
+    _check_images(task, models, said)
     if "log-probabilities" in needs:
         seen = task if task.is_scored else task.without_targets()
         models["task"] = _with_logprobs(models["task"], name, optimizer, seen)
@@ -266,6 +267,36 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
         raise ConfigError(f"optimizer {name!r} needs labels, and {_why_unlabelled(task)}; {_label_free()}")
 
 
+def _check_images(task: Task, models: Mapping[Role, ModelSpec], said: list[str]) -> None:
+    """Say who sees the images of a task; raise ConfigError if litellm knows that the task model sees none."""
+    if not task.has_images:
+        return
+    spec = models["task"]
+    sees = None if spec.is_simulated or spec.api_base is not None else _sees_images(spec.name)
+    if sees is False:
+        raise ConfigError(
+            f"model {spec.name!r} sees no images, as litellm's table of models says; take a vision model, "
+            "or leave --image out"
+        )
+    if spec.is_simulated:
+        said.append("the simulator ignores images")
+    elif sees is None:
+        said.append(f"images are sent to {spec.name}; whether it sees them is not known beforehand")
+    others = [
+        role for role in ("optimizer", "judge") if role in models and not (role == "judge" and task.is_scored)
+    ]
+    said.append(f"images are shown to the task model alone, not to the {' or the '.join(others)} model")
+
+
+def _sees_images(name: str) -> bool | None:
+    """Return whether litellm's table says that a model sees images; None = it does not say."""
+    litellm = load_litellm()
+    bare = litellm.get_llm_provider(name)[0]
+    row = litellm.model_cost.get(name) or litellm.model_cost.get(bare) or {}
+    known: bool | None = row.get("supports_vision")
+    return known
+
+
 def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> None:
     """Raise ConfigError, with the least budget that works, where the search cannot even start."""
     search = limit.minus(sizing.proof(limit)[0])
@@ -344,7 +375,8 @@ def _data_digest(task: Task) -> str:
 def _identity(example: Example) -> tuple[object, ...]:
     """Return what tells an example from others; the same as ever where it has one target."""
     more = (example.also_right,) if example.also_right else ()
-    return example.id, dict(example.inputs), example.target, *more
+    images = (["images", *(image.identity for image in example.images)],) if example.images else ()
+    return example.id, dict(example.inputs), example.target, *more, *images
 
 
 def finalists(proposals: list[Candidate], best: Candidate) -> list[Candidate]:

@@ -32,7 +32,19 @@ MAX_BYTES = 1_000_000
 KEYS = ("name", "description", "metric", "input", "target")
 # Every option of `optimize` and `evaluate` that a file may give, as it is called there.
 OPTION_KEYS = (
-    *("prompt-file", "data", "model", "optimizer", "set", "set-model", "metric", "description", "input", "target"),
+    *(
+        "prompt-file",
+        "data",
+        "model",
+        "optimizer",
+        "set",
+        "set-model",
+        "metric",
+        "description",
+        "input",
+        "target",
+        "image",
+    ),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
     *("budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
     *("seed", "concurrency", "max-tokens", "max-prompt-tokens", "out", "dry-run", "json", "quiet", "probe"),
@@ -204,10 +216,10 @@ def _settings(front_matter: str, source: str) -> dict[str, str | tuple[str, ...]
 
 def _setting(key: str, node: yaml.Node, place: str) -> str | tuple[str, ...]:
     """Return a value of the front matter: one text, or for options that may be repeated several."""
-    if key in ("set", "set-model"):
+    if key in ("set", "set-model", "image"):
         if isinstance(node, yaml.SequenceNode):
             return tuple(_text(key, part, place) for part in node.value)
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and key != "image":
             return tuple(f"{_text(key, name, place)}={_text(key, part, place)}" for name, part in node.value)
     return _text(key, node, place)
 

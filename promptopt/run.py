@@ -251,9 +251,15 @@ class Run:
 
 def check_simulator(plan: Plan) -> None:
     """Raise ConfigError if the simulator is to play a role and has no targets to play it by."""
+    blind = next((example.id for example in plan.task.dev if not example.inputs), None)
     simulated = sorted({spec.name for spec in plan.models.values() if spec.is_simulated})
     rows = (*plan.task.train, *plan.task.dev, *plan.holdout, *plan.task.test, *plan.spare_test)
     unknown = [example.id for example in rows if example.target is None]
+    if simulated and blind is not None:
+        raise ConfigError(
+            f"the simulator ({', '.join(simulated)}) sees no images, and example {blind!r} has nothing else; "
+            "take a real model, or data with a text column"
+        )
     if simulated and unknown:
         raise ConfigError(
             f"the simulator ({', '.join(simulated)}) cannot play a model here: it answers by the targets of the "

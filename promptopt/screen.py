@@ -213,7 +213,8 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
     task = run.plan.task
     tested = (*task.test, *run.plan.spare_test)
     example = next(example for example in tested if example.id == name)
-    shown = " | ".join(example.inputs[column] for column in task.shown_columns)
+    texts = [example.inputs[column] for column in task.shown_columns]
+    shown = " | ".join([*texts, *(image.name for image in example.images)])
     lines = [f"  {name}: {_short(shown, 150)}"]
     if example.target is not None:
         lines.append(f"    target:  {_short(' or '.join(example.targets), 100)}")

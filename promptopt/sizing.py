@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from functools import cached_property
 
 from promptopt.config import Settings
 from promptopt.gate import prompt_tokens
+from promptopt.image import USUAL_TOKENS
 from promptopt.ledger import Amount, limit_of
 from promptopt.providers import ModelSpec
 from promptopt.registry import Optimizer
 from promptopt.stats import smallest_provable_gain
 from promptopt.study import MAX_QUESTIONS
 from promptopt.task import Task
-from promptopt.types import Message, Role
+from promptopt.types import Example, Message, Role
 
 PROOF_SHARE = Decimal("0.3")
 # The judge compares the two answers to a test input in both orders.
@@ -99,7 +100,9 @@ class Sizing:
         n_slots = 2 * max(1, len(self.task.placeholders))  # a prompt may show a column more than once
         text = "x" * (4 * self.max_prompt_tokens + n_slots * self._longest_input)
         spec = self.models["task"]
-        one = spec.worst_case(spec.request((Message("system", text), Message("user", ""))))
+        request = spec.request((Message("system", text), Message("user", "")))
+        images = max((e.images for e in self._examples), key=len)
+        one = spec.worst_case(replace(request, images=images) if images else request)
         return one.times(self.task.calls_per_example)
 
     @cached_property
@@ -127,8 +130,12 @@ class Sizing:
         """UTF-8 bytes of the inputs of the longest example."""
         return max(
             sum(len(text.encode("utf-8", "replace")) for text in example.inputs.values())
-            for example in (*self.task.train, *self.task.dev, *self.task.test)
+            for example in self._examples
         )
+
+    @property
+    def _examples(self) -> tuple[Example, ...]:
+        return (*self.task.train, *self.task.dev, *self.task.test)
 
     @cached_property
     def _means(self) -> tuple[float, float, float]:
@@ -137,6 +144,7 @@ class Sizing:
         rendered = sum(len(m.content) for e in rows for m in self.task.render(self.task.initial, e))
         shown = sum(len(e.inputs[column]) for e in rows for column in self.task.shown_columns)
         targets = sum(len(e.target or "") for e in rows)
+        rendered += 4 * USUAL_TOKENS * sum(len(e.images) for e in rows)
         return rendered / 4 / len(rows), shown / 4 / len(rows), targets / 4 / len(rows)
 
     def usual(self, role: Role, n_calls: int, n_questions: int = _JUDGED_QUESTIONS) -> tuple[int, Decimal | None]:

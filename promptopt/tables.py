@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
@@ -63,6 +63,11 @@ class Row:
     values: Mapping[str, object]
     has_lines: bool = True
     typed: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where files that the row names lie: beside its file, or in the working folder."""
+        return Path(self.source).parent
 
     @property
     def name(self) -> str:
@@ -403,7 +408,7 @@ def as_cell(value: object) -> object:
         return _number(value)
     if isinstance(value, date | time):
         return value.isoformat()
-    if isinstance(value, str | timedelta | UUID):
+    if isinstance(value, str | timedelta | UUID | PurePath):
         return str(value)
     raise ValueError(f"a {type(value).__name__} has no text; convert it to text")
 

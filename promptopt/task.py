@@ -81,7 +81,7 @@ class Task:
         template.parts(KEEP_MARK.sub("", prompt.instruction))
         task = replace(self, initial=prompt)
         is_shown = self.input_column in task.shown_columns
-        if is_shown and self.input_column not in self.columns and self.predict is None:
+        if is_shown and self.input_column not in self.columns and self.predict is None and self.columns:
             raise ConfigError(
                 f"the prompt has no placeholder for the input and there is no column {self.input_column!r} "
                 f"(columns: {', '.join(self.columns)}); write {{{{column}}}} in it or name the input column"
@@ -89,8 +89,13 @@ class Task:
         return task
 
     @property
+    def has_images(self) -> bool:
+        """Whether any example has an image."""
+        return any(example.images for example in (*self.train, *self.dev, *self.test))
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The input columns that every example has."""
+        """The input columns that every example has; () where examples are images alone."""
         return tuple(self.train[0].inputs)
 
     @property
@@ -101,7 +106,7 @@ class Task:
     @property
     def shown_columns(self) -> tuple[str, ...]:
         """Columns that the model sees of an example, hence the columns of a demonstration."""
-        is_input_shown = template.needs_input(self.initial.instruction, self.columns)
+        is_input_shown = template.needs_input(self.initial.instruction, self.columns) and bool(self.columns)
         return tuple(dict.fromkeys((*self.placeholders, *((self.input_column,) if is_input_shown else ()))))
 
     @property

@@ -219,7 +219,8 @@ def render(prompt: Prompt, inputs: Mapping[str, str], input_column: str) -> tupl
     """
     instruction = KEEP_MARK.sub("", prompt.instruction)
     demos = "\n\n".join(render_demo(demo) for demo in prompt.demos)
-    return _messages(instruction, inputs, inputs[input_column], demos, lambda text: fill(text, inputs))
+    question = inputs[input_column] if inputs else ""  # an example may be images alone
+    return _messages(instruction, inputs, question, demos, lambda text: fill(text, inputs))
 
 
 def unfilled(prompt: Prompt, columns: Collection[str], input_column: str) -> tuple[Message, ...]:

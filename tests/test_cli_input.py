@@ -26,6 +26,17 @@ def test_a_spreadsheet_with_all_its_mess_runs(run: Runner, tmp_path: Path, encod
     assert json.loads(done.out)["spend"]["calls"] <= 300
 
 
+SELF = "item,p,target\nx,data.csv,red\n"
+FTP = "item,p,target\nx,ftp://a/b,red\n"
+WEB = "p,target\n" + "".join(f"https://example.org/{i}.png,red\n" for i in range(3))
+
+
+def listed(target: object) -> str:
+    """Return JSON rows of which the last has this target."""
+    good = [{"item": f"thing {i}", "target": ["red", "crimson"]} for i in range(60)]
+    return json.dumps([*good, {"item": "last", "target": target}])
+
+
 WRONG = [
     Wrong("no JSON", r"data\.json:1:\d+: not JSON", data_path="data.json", data='[{"item": }]'),
     Wrong("JSON Lines as JSON", r"rename it to \.jsonl", data_path="data.json", data='{"item": 1}\n{"item": 2}'),
@@ -63,6 +74,25 @@ WRONG = [
         r"prompt\.yaml:2: not YAML",
         prompt="- role: user\n  content: {{item}}",
         prompt_path="prompt.yaml",
+    ),
+    Wrong("target columns", r"no target column 'colr'.*--target", "--target target,colr"),
+    Wrong("target column twice", r"--target target,target: name each column once", "--target target,target"),
+    Wrong(
+        "no alternatives", r"data\.json: row 61: target 'target' is empty", data_path="data.json", data=listed([])
+    ),
+    Wrong("no image column", r"--image itm: no such column.*'item'", "--image itm"),
+    Wrong("image is target", r"--image target: is the target column", "--image target"),
+    Wrong("no image file", r"data\.csv:2: there is no image file .*thing 0", "--image item"),
+    Wrong("no image", r"data\.csv:2: the image data\.csv starts with .*; save it as PNG", "--image p", data=SELF),
+    Wrong("image scheme", r"data\.csv:2: the image 'ftp://a/b' is no file", "--image p", data=FTP),
+    Wrong("image as placeholder", r"\{\{p\}\} names no column.*no placeholder", "--image p", "{{p}}", WEB),
+    Wrong("blind simulator", r"the simulator \(sim\) sees no images", "--image p", "Name it.", WEB),
+    Wrong(
+        "neither text nor image",
+        r"data\.csv:5: has neither text nor an image",
+        "--image p",
+        "x",
+        WEB + '" ",red\n',
     ),
 ]
 

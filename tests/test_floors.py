@@ -19,6 +19,7 @@ FLOORS = {
         "task",
         "promptfile",
         "chatfile",
+        "image",
         "decoding",
         "tables",
         "data",
