@@ -84,7 +84,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed; the budget may be raised."""
         task = self.task
-        models = {role: _model_identity(spec) for role, spec in self.models.items()}
+        models = {role: model_identity(spec) for role, spec in self.models.items()}
         budget = self.settings.budget
         return {
             "optimizer": self.optimizer_name,
@@ -227,7 +227,8 @@ def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, ta
     return spec
 
 
-def _model_identity(spec: ModelSpec) -> dict[str, Any]:
+def model_identity(spec: ModelSpec) -> dict[str, Any]:
+    """Return what tells a model with its settings from another, as JSON would have it."""
     return {
         **{"name": spec.name, "max_tokens": spec.max_tokens, "temperature": spec.temperature},
         **{"api_base": spec.api_base},

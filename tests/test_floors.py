@@ -34,8 +34,22 @@ FLOORS = {
         "vocabulary",
     },
     4: {"tasks", "optimizers"},
-    5: {"registry", "config", "settings_file", "roles", "sizing", "plan", "result", "folder", "proof", "run", "evaluate"},
-    6: {"screen", "catalogue", "cli", "cli_options", "command", "starter", "testing"},
+    5: {
+        "registry",
+        "config",
+        "settings_file",
+        "roles",
+        "sizing",
+        "plan",
+        "result",
+        "folder",
+        "probe",
+        "proof",
+        "run",
+        "scoring",
+        "api",
+    },
+    6: {"screen", "catalogue", "cli", "cli_options", "command", "screen_evaluation", "starter", "testing"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 HEAVY = ("litellm", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
