@@ -185,6 +185,7 @@ class Evaluating:
             session = journal.start_session(datetime.now(UTC).isoformat())
             self.state = state = self._make_state(journal)
             status, reason = await self._fill(state, Lease(self._limit(), self.stop))
+            journal.forget_events("gaps", state.fresh_gaps)  # another evaluation asks again for what is missing
             journal.set_elapsed(session, time.monotonic() - started)
             await journal.committed()
             found = replace(
