@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -152,6 +153,11 @@ class Evaluating:
         return self.models["task"]
 
     @property
+    def n_calls(self) -> int:
+        """The most calls that it takes."""
+        return self.task.calls_per_example * len(self.examples)
+
+    @cached_property
     def estimate(self) -> Estimate:
         """What this is expected to take; where `predict` makes the calls, as if each showed the prompt once."""
         per, spec = self.task.calls_per_example, self.spec
@@ -162,7 +168,7 @@ class Evaluating:
         n_out = min(spec.max_tokens * len(requests), n_target + ANSWER_WORDS[spec.is_simulated] * len(requests))
         is_priced = spec.price_in is not None
         return Estimate(
-            calls=per * len(requests),
+            calls=self.n_calls,
             expected_tokens=per * (n_in + n_out),
             expected_usd=spec.price(per * n_in, per * n_out),
             worst_tokens=per * sum(amount.tokens for amount in worst),
@@ -220,7 +226,10 @@ class Evaluating:
         return "completed", "every example was asked about"
 
     def _worst_example(self) -> Amount:
+        """Return the most that an example can take; just its calls where nothing is limited."""
         spec, task = self.spec, self.task
+        if self._limit() == Amount.endless():
+            return Amount(task.calls_per_example)
         each = [spec.worst_case(spec.request(task.render(task.initial, example))) for example in self.examples]
         one = Amount(1, max(a.tokens for a in each), max(a.usd for a in each))
         return one.times(task.calls_per_example)

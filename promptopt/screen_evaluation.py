@@ -56,7 +56,7 @@ class EvaluationScreen:
         self._is_watching = True
         n = sum(tally.calls for tally in evaluating.state.tallies.values())
         stopping = "; stopping" if evaluating.stop.is_set else ""
-        self._err.file.write(f"\r\x1b[K{n:,} of {evaluating.estimate.calls:,} answers{stopping}")
+        self._err.file.write(f"\r\x1b[K{n:,} of {evaluating.n_calls:,} answers{stopping}")
         self._err.file.flush()
 
     def end_watch(self) -> None:
