@@ -247,6 +247,44 @@ def init(
 
 
 @app.command()
+def simulate(
+    port: Annotated[int, typer.Option(help="port to listen on; 0 = any free one")],
+    data: Annotated[str | None, typer.Option(help="data that the simulator is to know, as in optimize")] = None,
+    target: Annotated[str, typer.Option(help="column of the right answers")] = "target",
+    host: Annotated[str, typer.Option(help="address to listen on, of this machine only")] = "127.0.0.1",
+    landscape: Annotated[str, typer.Option(help="what the model sim is; sim:NAME is any other")] = "default",
+    seed: Annotated[int, typer.Option(help="decides hard examples, jitter and faults")] = 0,
+    latency_ms: Annotated[float, typer.Option(help="mean milliseconds of an answer")] = 0,
+    jitter_ms: Annotated[float, typer.Option(help="most milliseconds off the mean")] = 0,
+    calls_per_second: Annotated[float | None, typer.Option(help="answers a second; beyond them 429")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="tokens a minute; beyond them 429")] = None,
+    fault_rate: Annotated[float, typer.Option(help="share of calls that fail, 0 to 1")] = 0,
+    fault: Annotated[list[str] | None, typer.Option(help="kind of failure, repeatable; else 500")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="end by itself after so long")] = None,
+) -> None:
+    """Serve the built-in simulator on this machine as an OpenAI-compatible endpoint, for trying pipelines.
+
+    Prints its address for --api-base; the models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
+    """
+    from promptopt import config, server
+
+    options = server.ServerOptions(
+        port=port,
+        host=host,
+        landscape=landscape,
+        seed=seed,
+        latency_ms=latency_ms,
+        jitter_ms=jitter_ms,
+        calls_per_second=calls_per_second,
+        tokens_per_minute=tokens_per_minute,
+        fault_rate=fault_rate,
+        faults=tuple(fault or ()),
+        max_seconds=max_seconds,
+    )
+    server.run_server(options, () if data is None else config.load_examples(data, target=target), _print_now)
+
+
+@app.command()
 def optimizers(
     name: Annotated[str | None, typer.Argument(help="a strategy, to see its options")] = None,
 ) -> None:
@@ -414,6 +452,11 @@ def _pairs(words: list[str], flag: str) -> dict[str, str]:
 
 def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
+
+
+def _print_now(line: str) -> None:
+    _print(line)
+    sys.stdout.flush()
 
 
 def _complain(error: object) -> None:

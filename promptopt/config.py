@@ -15,7 +15,7 @@ from promptopt import data, promptfile, template
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
 from promptopt.task import UNSCORED, Task
-from promptopt.types import Budget, Metric, Prompt
+from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
 DATA_OPTIONS = ("metric", "target", "input", "description")
@@ -238,6 +238,20 @@ def load_task(
     if metric == "auto" and not task.is_scored and needs_labels is None:
         _check_no_targets(path, target, replace(task, initial=columns_of or Prompt("")))
     return task, tuple(notes)
+
+
+def load_examples(source: str | Path, *, target: str = "target") -> tuple[Example, ...]:
+    """Return all examples of a data file, a folder or a bundled task, as a run on them would know them.
+
+    Args:
+        source: as in `load_task`.
+        target: column of the targets; every row must have one.
+
+    Raises:
+        ConfigError: something is wrong with the data, with file, line and remedy.
+    """
+    rows = data.load(_find_data(source)[0], seed=0, target=target)
+    return (*rows.train, *rows.dev, *rows.test)
 
 
 def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:

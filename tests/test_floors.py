@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
     1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "option"},
-    2: {"providers", "gateway", "simulator"},
+    2: {"providers", "gateway", "simulator", "protocol"},
     3: {
         "gate",
         "racing",
@@ -49,10 +49,20 @@ FLOORS = {
         "scoring",
         "api",
     },
-    6: {"screen", "catalogue", "cli", "cli_options", "command", "screen_evaluation", "starter", "testing"},
+    6: {
+        "screen",
+        "catalogue",
+        "server",
+        "cli",
+        "cli_options",
+        "command",
+        "screen_evaluation",
+        "starter",
+        "testing",
+    },
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-HEAVY = ("litellm", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
+HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -118,7 +128,7 @@ def test_stays_light(code: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["simulate", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     probe = (
         "import sys, promptopt.cli\n"
