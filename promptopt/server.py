@@ -230,7 +230,7 @@ class SimulatedService:
 def _refuse_beyond(allowance: Allowance, amount: float, what: str) -> None:
     wait_s = allowance.lack_s(amount)
     if wait_s:
-        message = f"Rate limit reached ({what}); try again in {wait_s:.3f} s"
+        message = f"Rate limit reached ({what}); try again in {math.ceil(wait_s)} s"
         raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=wait_s)
 
 

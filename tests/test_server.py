@@ -12,47 +12,25 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import COMMAND, served
 
+from promptopt.api import prepare
 from promptopt.config import Settings, load_examples
 from promptopt.errors import ConfigError, PromptoptError
 from promptopt.gateway import RetryPolicy
 from promptopt.protocol import Refusal, completion, read_chat
 from promptopt.providers import LitellmTransport
-from promptopt.run import Run, prepare
+from promptopt.run import Run
 from promptopt.server import FAULTS, Allowance, ServerOptions, SimulatedService
 from promptopt.simulator import Simulator, landscape
 from promptopt.types import Budget, Example, Message, Request, Response
 
-COMMAND = Path(sys.executable).parent / "promptopt"
 GOOD: dict[str, Any] = {"model": "sim", "messages": [{"role": "user", "content": "hi"}]}
 SUPPORT = Path(__file__).parent.parent / "tasks" / "support" / "prompt.md"
-
-
-@contextmanager
-def served(*options: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run the command on a free port and yield its address; it ends by itself after two minutes at most."""
-    command = [COMMAND, "simulate", "--port", 0, "--max-seconds", 120, *options]
-    process = subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        address = process.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:"), process.stderr.read()
-        yield address, process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-        assert process.stdout.read() == ""
-        assert process.stderr.read() == ""
-        process.stdout.close()
-        process.stderr.close()
 
 
 @pytest.fixture(scope="module")
