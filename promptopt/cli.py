@@ -43,7 +43,7 @@ from promptopt.command import Configured
 if TYPE_CHECKING:
     from promptopt.config import Settings
     from promptopt.result import Result
-    from promptopt.run import Run
+    from promptopt.scoring import Evaluation
 
 _WIDTH, _MOST_WIDTH = 80, 100  # columns of lists: where no terminal tells, and at most
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -140,6 +140,159 @@ def optimize(
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))
 
 
+@app.command(cls=Configured)
+def evaluate(
+    prompt_file: PromptFile,
+    data: Data,
+    model: Model,
+    split: Annotated[str, typer.Option(help="train, dev, test or all")] = "test",
+    examples: Annotated[int | None, typer.Option(help="a random sample of so many, by seed")] = None,
+    metric: Metric = None,
+    set_model: SetModel = None,
+    api_base: ApiBase = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    input_: Input = None,
+    target: Target = None,
+    image: Image = None,
+    budget_usd: Annotated[str | None, typer.Option(help="most dollars")] = None,
+    budget_calls: Annotated[int | None, typer.Option(help="most answers used")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_seconds: BudgetSeconds = None,
+    confirm_above: ConfirmAbove = "5",
+    seed: Annotated[int, typer.Option(help="random seed of splits and samples")] = 0,
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = None,
+    fail_under: Annotated[float | None, typer.Option(help="exit with 1 below this score, 0 to 1")] = None,
+    failures: Annotated[int, typer.Option(help="failed examples to show")] = 5,
+    config: Config = None,
+    out: Out = None,
+    dry_run: DryRun = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON only")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a prompt as it is: score with interval, cost and tokens per call, failures with reasons.
+
+    Answers that lie in --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done,
+    1 failed, incomplete or below --fail-under, 2 wrong use, 130 interrupted.
+    """
+    from promptopt import config as configs
+    from promptopt import roles
+    from promptopt.errors import ConfigError
+    from promptopt.types import Budget
+
+    if fail_under is not None and not 0 <= fail_under <= 1:
+        raise ConfigError(f"--fail-under is {fail_under}; scores lie between 0 and 1, so write 0.9 for 90%")
+    if dry_run and as_json:
+        raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
+    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
+    settings = configs.Settings(
+        model=model,
+        budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
+        model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
+        api_base=api_base,
+        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
+        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
+        seed=seed,
+        concurrency=concurrency,
+        max_tokens=max_tokens,
+        out=out,
+    )
+    data_options = {"metric": metric, "target": target, "input": input_, "images": image}
+    limit = configs.number(confirm_above, "--confirm-above")
+    shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    found = _evaluate((prompt_file, data, settings, split, examples), data_options, shows, failures)
+    if found is None:
+        return
+    is_low = fail_under is not None and (found.score is None or found.score.score < fail_under)
+    if is_low:
+        sys.stderr.write(f"below --fail-under {fail_under}\n")
+    if found.status == "interrupted":
+        raise typer.Exit(EXIT_INTERRUPTED)
+    raise typer.Exit(EXIT_FAILED if is_low or found.status != "completed" else EXIT_DONE)
+
+
+def _evaluate(
+    what: tuple[Path, str, Settings, str, int | None], data_options: dict[str, Any], shows: _Shows, n_shown: int
+) -> Evaluation | None:
+    from promptopt import api
+    from promptopt.screen_evaluation import EvaluationScreen
+
+    evaluating = api.prepare_evaluation(*what, is_command=True, **data_options)
+    screen = EvaluationScreen(evaluating, is_quiet=shows.quiet or shows.as_json)
+    screen.start()
+    if shows.dry_run:
+        screen.estimate()
+        return None
+    if _is_costly(evaluating.estimate.worst_usd, shows.confirm_above):
+        _confirm(evaluating.estimate.worst_usd)
+    try:
+        found: Evaluation = api.run_in_thread(evaluating, screen.watch)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _leave_at_once(evaluating.folder)
+    finally:
+        screen.end_watch()
+    if shows.as_json:
+        _print_json(found.to_json())
+    else:
+        screen.result(found, n_shown)
+    if found.status == "failed":
+        _complain(found.reason)
+    return found
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="where to write; must hold none of the files")] = Path(),
+) -> None:
+    """Write a starter: prompt, data and options, with comments, which runs as it stands."""
+    from promptopt import starter
+
+    for path in starter.write(folder):
+        _print(f"wrote {path}")
+    where = "" if folder == Path() else f"cd {folder} && "
+    _print(f"next: {where}promptopt optimize")
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(help="port to listen on; 0 = any free one")],
+    data: Annotated[str | None, typer.Option(help="data that the simulator is to know, as in optimize")] = None,
+    target: Annotated[str, typer.Option(help="column of the right answers")] = "target",
+    host: Annotated[str, typer.Option(help="address to listen on, of this machine only")] = "127.0.0.1",
+    landscape: Annotated[str, typer.Option(help="what the model sim is; sim:NAME is any other")] = "default",
+    seed: Annotated[int, typer.Option(help="decides hard examples, jitter and faults")] = 0,
+    latency_ms: Annotated[float, typer.Option(help="mean milliseconds of an answer")] = 0,
+    jitter_ms: Annotated[float, typer.Option(help="most milliseconds off the mean")] = 0,
+    calls_per_second: Annotated[float | None, typer.Option(help="answers a second; beyond them 429")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="tokens a minute; beyond them 429")] = None,
+    fault_rate: Annotated[float, typer.Option(help="share of calls that fail, 0 to 1")] = 0,
+    fault: Annotated[list[str] | None, typer.Option(help="kind of failure, repeatable; else 500")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="end by itself after so long")] = None,
+) -> None:
+    """Serve the built-in simulator on this machine as an OpenAI-compatible endpoint, for trying pipelines.
+
+    Prints its address for --api-base; the models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
+    """
+    from promptopt import config, server
+
+    options = server.ServerOptions(
+        port=port,
+        host=host,
+        landscape=landscape,
+        seed=seed,
+        latency_ms=latency_ms,
+        jitter_ms=jitter_ms,
+        calls_per_second=calls_per_second,
+        tokens_per_minute=tokens_per_minute,
+        fault_rate=fault_rate,
+        faults=tuple(fault or ()),
+        max_seconds=max_seconds,
+    )
+    server.run_server(options, () if data is None else config.load_examples(data, target=target), _print_now)
+
+
 @app.command()
 def optimizers(
     name: Annotated[str | None, typer.Argument(help="a strategy, to see its options")] = None,
@@ -218,14 +371,15 @@ class _Shows:
 def _run(
     prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: _Shows
 ) -> Result | None:
-    from promptopt import run as runs
+    from promptopt import api
+    from promptopt.run import Run, check_simulator
     from promptopt.screen import Screen
 
-    plan, front_matter = runs.prepare(prompt_file, data, settings, is_command=True, **data_options)
+    plan, front_matter = api.prepare(prompt_file, data, settings, is_command=True, **data_options)
     if shows.config is not None:
-        plan = runs.compared(plan, shows.config)
+        plan = api.compared(plan, shows.config)
     if shows.dry_run:
-        runs.check_simulator(plan)
+        check_simulator(plan)
         screen = Screen(err=sys.stdout)
         screen.plan(plan)
         screen.forecast(plan)
@@ -233,13 +387,13 @@ def _run(
     screen = Screen(is_quiet=shows.quiet or shows.as_json)
     if _is_costly(plan.forecast.worst_usd, shows.confirm_above):
         _confirm(plan.forecast.worst_usd)
-    run = runs.Run(plan, front_matter=front_matter, announce=screen.start)
+    run = Run(plan, front_matter=front_matter, announce=screen.start)
     try:
-        result = runs.run_in_thread(run, screen.watch)
+        result: Result = api.run_in_thread(run, screen.watch)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         screen.end_watch(run)
-        _leave_at_once(run)
+        _leave_at_once(run.folder)
     finally:
         screen.end_watch(run)
     if shows.as_json:
@@ -278,11 +432,11 @@ def _print_json(text: str) -> None:
     sys.stdout.write(text)
 
 
-def _leave_at_once(run: Run) -> NoReturn:
+def _leave_at_once(folder: Path) -> NoReturn:
     """End the process without waiting for calls in flight, nor for threads of the user's functions."""
     sys.stderr.write(
         "interrupted at once; answers that had arrived are kept. "
-        f"To go on, run the same command with --out {run.folder}\n"
+        f"To go on, run the same command with --out {folder}\n"
     )
     sys.stdout.flush()
     sys.stderr.flush()
@@ -307,6 +461,11 @@ def _pairs(words: list[str], flag: str) -> dict[str, str]:
 
 def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
+
+
+def _print_now(line: str) -> None:
+    _print(line)
+    sys.stdout.flush()
 
 
 def _complain(error: object) -> None:

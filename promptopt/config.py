@@ -258,6 +258,20 @@ def load_task(
     return task, tuple(notes)
 
 
+def load_examples(source: str | Path, *, target: str = "target") -> tuple[Example, ...]:
+    """Return all examples of a data file, a folder or a bundled task, as a run on them would know them.
+
+    Args:
+        source: as in `load_task`.
+        target: column of the targets; every row must have one.
+
+    Raises:
+        ConfigError: something is wrong with the data, with file, line and remedy.
+    """
+    rows = data.load(_find_data(source)[0], seed=0, target=target)
+    return (*rows.train, *rows.dev, *rows.test)
+
+
 def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     """Return which rows must have a target for a metric and a strategy."""
     if metric == UNSCORED:

@@ -27,8 +27,9 @@ from promptopt.errors import (
 )
 from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
+from promptopt.providers import ModelSpec
 from promptopt.task import UNSCORED, Task
-from promptopt.types import Candidate, Example, Message, Response, Score, digest
+from promptopt.types import Candidate, Example, Message, Prompt, Request, Response, Score, digest
 
 # Above this share of missing cells in a batch (and above one), comparisons are not sound and the run ends.
 MAX_MISSING = 0.1
@@ -106,9 +107,14 @@ async def _fill_by_call(
 
 def cell_call(state: RunState, candidate: Candidate, example: Example) -> Call:
     """Return the one call behind a cell of a task without a `predict` function of its own."""
-    messages = state.task.render(candidate.prompt, example)
-    request = state.models["task"].request(messages, f"{state.seed}/0")
-    return state.call(replace(request, images=example.images) if example.images else request, "task")
+    request = task_request(state.task, state.models["task"], candidate.prompt, example, f"{state.seed}/0")
+    return state.call(request, "task")
+
+
+def task_request(task: Task, spec: ModelSpec, prompt: Prompt, example: Example, sample: str = "") -> Request:
+    """Return the request that shows a prompt and an example, with its images, to the task model."""
+    request = spec.request(task.render(prompt, example), sample)
+    return replace(request, images=example.images) if example.images else request
 
 
 def _store(

@@ -60,21 +60,24 @@ def _check_ours(folder: Path) -> None:
         )
 
 
-def open_journal(folder: Path) -> Journal:
+def open_journal(folder: Path, run: str = "run") -> Journal:
     """Return the journal of a run folder, new or not.
+
+    Args:
+        run: which of the runs in it.
 
     Raises:
         ConfigError: it is not ours, damaged, or of another version.
     """
     try:
-        return Journal(folder / "journal.db")
+        return Journal(folder / "journal.db", run)
     except JournalError as error:  # nothing was spent: the folder is the wrong one
         raise ConfigError(str(error)) from error
 
 
-def new_folder(plan: Plan) -> Path:
+def new_folder(name: str) -> Path:
     """Return a folder of its own for a run that was given none; the same command gets a new one."""
-    stem = f"{plan.task.name}-{plan.optimizer_name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder, n = Path("runs") / stem, 1
     while folder.exists():
         n += 1

@@ -15,8 +15,8 @@ from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount, limit_of
-from promptopt.providers import ModelSpec, load_litellm, takes_logprobs
-from promptopt.roles import find_models
+from promptopt.providers import ModelSpec, takes_logprobs
+from promptopt.roles import check_images, find_models
 from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Candidate, Example, Role, digest
@@ -84,7 +84,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed; the budget may be raised."""
         task = self.task
-        models = {role: _model_identity(spec) for role, spec in self.models.items()}
+        models = {role: model_identity(spec) for role, spec in self.models.items()}
         budget = self.settings.budget
         return {
             "optimizer": self.optimizer_name,
@@ -123,7 +123,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     needs = _needs(optimizer, task, settings)
     models = find_models(settings, needs, ("task", "optimizer"))
     _check_needs(name, optimizer, task)
-    _check_images(task, models, said)
+    said += check_images(task, models)
     if "log-probabilities" in needs:
         seen = task if task.is_scored else task.without_targets()
         models["task"] = _with_logprobs(models["task"], name, optimizer, seen)
@@ -228,7 +228,8 @@ def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, ta
     return spec
 
 
-def _model_identity(spec: ModelSpec) -> dict[str, Any]:
+def model_identity(spec: ModelSpec) -> dict[str, Any]:
+    """Return what tells a model with its settings from another, as JSON would have it."""
     return {
         **{"name": spec.name, "max_tokens": spec.max_tokens, "temperature": spec.temperature},
         **{"api_base": spec.api_base},
@@ -265,36 +266,6 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
     """Raise ConfigError where something that the strategy requires is not there."""
     if "labels" in optimizer.requires and not _is_labelled(task):
         raise ConfigError(f"optimizer {name!r} needs labels, and {_why_unlabelled(task)}; {_label_free()}")
-
-
-def _check_images(task: Task, models: Mapping[Role, ModelSpec], said: list[str]) -> None:
-    """Say who sees the images of a task; raise ConfigError if litellm knows that the task model sees none."""
-    if not task.has_images:
-        return
-    spec = models["task"]
-    sees = None if spec.is_simulated or spec.api_base is not None else _sees_images(spec.name)
-    if sees is False:
-        raise ConfigError(
-            f"model {spec.name!r} sees no images, as litellm's table of models says; take a vision model, "
-            "or leave --image out"
-        )
-    if spec.is_simulated:
-        said.append("the simulator ignores images")
-    elif sees is None:
-        said.append(f"images are sent to {spec.name}; whether it sees them is not known beforehand")
-    others = [
-        role for role in ("optimizer", "judge") if role in models and not (role == "judge" and task.is_scored)
-    ]
-    said.append(f"images are shown to the task model alone, not to the {' or the '.join(others)} model")
-
-
-def _sees_images(name: str) -> bool | None:
-    """Return whether litellm's table says that a model sees images; None = it does not say."""
-    litellm = load_litellm()
-    bare = litellm.get_llm_provider(name)[0]
-    row = litellm.model_cost.get(name) or litellm.model_cost.get(bare) or {}
-    known: bool | None = row.get("supports_vision")
-    return known
 
 
 def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> None:
@@ -369,14 +340,7 @@ def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) ->
 
 def _data_digest(task: Task) -> str:
     splits = (task.train, task.dev, task.test)
-    return digest([[_identity(example) for example in split] for split in splits])
-
-
-def _identity(example: Example) -> tuple[object, ...]:
-    """Return what tells an example from others; the same as ever where it has one target."""
-    more = (example.also_right,) if example.also_right else ()
-    images = (["images", *(image.identity for image in example.images)],) if example.images else ()
-    return example.id, dict(example.inputs), example.target, *more, *images
+    return digest([[example.identity for example in split] for split in splits])
 
 
 def finalists(proposals: list[Candidate], best: Candidate) -> list[Candidate]:

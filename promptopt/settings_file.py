@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def read(path: Path, command: str, keys: Sequence[str], repeated: Sequence[str])
             raise ConfigError(f"{path}: {key} is a command; write its options into a table [{key}]")
     for other in COMMANDS:
         _check_keys(path, table.get(other, {}), keys if other == command else promptfile.OPTION_KEYS)
-    _check_keys(path, own, (*promptfile.OPTION_KEYS, *keys))
+    _check_keys(path, [key for key in table if key not in COMMANDS], (*promptfile.OPTION_KEYS, *keys))
     return {
         key: Said(_value(path, key, value, is_repeated=key in repeated), str(path))
         for key, value in own.items()
@@ -96,8 +96,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not TOML ({error}); write lines like `budget-calls = 600`") from error
 
 
-def _check_keys(path: Path, table: Mapping[str, Any], keys: Sequence[str]) -> None:
-    for key in table:
+def _check_keys(path: Path, names: Iterable[str], keys: Sequence[str]) -> None:
+    for key in names:
         if key.replace("_", "-") not in keys:
             raise ConfigError(f"{path}: unknown key {key!r}; {nearest(key, keys)}")
 

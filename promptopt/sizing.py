@@ -25,7 +25,7 @@ N_PROOF_VOTES = 2
 # besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on);
 # real models are wordier. Forecasts are within a factor of two on these tasks (tests/test_plan.py).
 _MOST_DEMOS, _CALLS_PER_DEMO = 2.5, 600
-_ANSWER_WORDS = {True: 12, False: 100}
+ANSWER_WORDS = {True: 12, False: 100}
 _WRITER_INPUT = 200
 _WRITER_WORDS = {True: 40, False: 150}
 _JUDGE_INPUT = 150
@@ -155,7 +155,7 @@ class Sizing:
         """
         spec = self.models[role]
         question, example, target = self._means
-        answer = target + _ANSWER_WORDS[self.models["task"].is_simulated]
+        answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
         n_demos = min(_MOST_DEMOS, n_calls / _CALLS_PER_DEMO) if self.task.is_scored else 0.0
         prompt = prompt_tokens(self.task.initial)
         n_in, n_out = {

@@ -124,6 +124,13 @@ class Example:
     images: tuple[Image, ...] = ()
 
     @property
+    def identity(self) -> tuple[object, ...]:
+        """All that tells this row from others, to be digested; as ever where it has one target and no images."""
+        more = (self.also_right,) if self.also_right else ()
+        images = (["images", *(image.identity for image in self.images)],) if self.images else ()
+        return self.id, dict(self.inputs), self.target, *more, *images
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """All that is right, the target first; () = no label."""
         return () if self.target is None else (self.target, *self.also_right)

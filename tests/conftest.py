@@ -7,7 +7,9 @@ import socket
 from typing import Any
 
 import pytest
-from commands import endpoint, run  # noqa: F401  # fixtures
+from commandline import endpoint, run
+
+__all__ = ["endpoint", "run"]
 
 
 def _is_here(address: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import Runner, csv_file, optimize
+from commandline import Runner, optimize, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,7 +245,8 @@ def test_the_best_prompt_is_written_as_messages_too(run: Runner, tmp_path: Path,
     path = tmp_path / f"prompt{suffix}"
     talk = chat(("user", "Hello"), ("assistant", "Name a thing."), ("user", "What colour is it? {{item}}"))
     path.write_text(WRITERS[suffix](talk))
-    done = run(*optimize("--budget-calls", 400, "--out", "a", "--json", prompt=path, data=csv_file(tmp_path)))
+    (tmp_path / "data.csv").write_text(rows())
+    done = run(*optimize("--budget-calls", 400, "--out", "a", "--json", prompt=path, data="data.csv"))
     assert done.status == 0, done.err
     best = tmp_path / f"a/best{suffix}"
     messages = yaml.safe_load(best.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import Runner, Wrong, check_refused, optimize, rows
+from commandline import Runner, Wrong, check_refused, optimize, rows
 
 MESS = (
     '\ufeff"Text ";note;label\r\n'

@@ -19,8 +19,8 @@ FLOORS = {
         "task",
         "promptfile",
         "chatfile",
-        "image",
         "decoding",
+        "image",
         "tables",
         "data",
         "journal",
@@ -28,7 +28,7 @@ FLOORS = {
         "stats",
         "option",
     },
-    2: {"providers", "gateway", "simulator"},
+    2: {"providers", "gateway", "simulator", "protocol"},
     3: {
         "gate",
         "racing",
@@ -56,14 +56,26 @@ FLOORS = {
         "plan",
         "result",
         "folder",
+        "probe",
         "proof",
         "run",
-        "evaluate",
+        "scoring",
+        "api",
     },
-    6: {"screen", "catalogue", "cli", "cli_options", "command", "starter", "testing"},
+    6: {
+        "screen",
+        "catalogue",
+        "server",
+        "cli",
+        "cli_options",
+        "command",
+        "screen_evaluation",
+        "starter",
+        "testing",
+    },
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-HEAVY = ("litellm", "dspy", "sklearn", "pandas", "polars", "pyarrow", "numpy", "scipy", "yaml", "rich")
+HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "polars", "pyarrow", "numpy", "scipy", "yaml", "rich")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -129,7 +141,7 @@ def test_stays_light(code: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["simulate", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     probe = (
         "import sys, promptopt.cli\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Runner, optimize
+from commandline import Runner, optimize
 
 from promptopt import data, image
 from promptopt.config import Settings, load_task
@@ -195,7 +195,7 @@ def test_models_that_see_no_images_are_refused(tmp_path: Path, monkeypatch: pyte
     assert not any("known beforehand" in note for note in plan_of(path, "openai/gpt-4o-mini").notes)
     assert any("whether it sees them is not known" in note for note in plan_of(path, "gpt-3.5-turbo").notes)
     notes = plan_of(path, "mine", api_base="http://127.0.0.1:1/v1").notes
-    assert "images are shown to the task model alone, not to the optimizer model" in notes
+    assert "images are shown to the task model alone, not to: optimizer" in notes
     assert "the simulator ignores images" in plan_of(path, "sim").notes
 
 

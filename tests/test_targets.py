@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Runner, optimize
+from commandline import Runner, optimize
 
 from promptopt import data
 from promptopt.config import load_task

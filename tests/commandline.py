@@ -1,4 +1,4 @@
-"""The command line as tests use it: run in process, against an endpoint on this machine, with wrong input."""
+"""The command line as tests call it: run in process, an endpoint on this machine, and tables of wrong use."""
 
 from __future__ import annotations
 
@@ -96,19 +96,6 @@ def endpoint() -> Iterator[tuple[str, list[str]]]:
     thread.join()
 
 
-def prompt_file(folder: Path, text: str = "Name the colour of {{item}}.") -> Path:
-    path = folder / "prompt.md"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def csv_file(folder: Path, n: int = 90, name: str = "data.csv") -> Path:
-    path = folder / name
-    rows = [f"thing {i},{('red', 'green', 'blue')[i % 3]}" for i in range(n)]
-    path.write_text("\n".join(["item,target", *rows]) + "\n", encoding="utf-8")
-    return path
-
-
 def optimize(
     *extra: object, prompt: object = SUPPORT, data: object = "support", model: str = "sim"
 ) -> list[object]:
@@ -137,11 +124,9 @@ def rows(*lines: str, header: str = "item,target", n: int = 60) -> str:
 
 
 def check_refused(case: Wrong, run: Runner, folder: Path, endpoint: tuple[str, list[str]]) -> None:
-    """Assert that a wrong use ends with status 2, one message with a remedy, and nothing sent or stored."""
+    """Assert that a wrong use ends with status 2 and one message, and that nothing was spent."""
     address, requests = endpoint
-    _write(folder / "prompt.md", case.prompt)
-    if case.prompt_path.startswith("prompt."):
-        _write(folder / case.prompt_path, case.prompt)
+    _write(folder / (case.prompt_path if case.prompt_path.startswith("prompt.") else "prompt.md"), case.prompt)
     _write(folder / (case.data_path if case.data is not None else "data.csv"), case.data or rows())
     words = case.words.replace("ENDPOINT", address).split()
     out = () if "--out" in words else ("--out", "here")
