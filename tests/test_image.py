@@ -277,3 +277,22 @@ def test_image_columns_stand_in_files_too(run: Runner, tmp_path: Path) -> None:
     done = run("optimize", "--config", "x/config.toml", "--out", "y", "--json")
     assert done.status == 0, done.err
     assert json.loads(done.out)["best"] == json.loads((tmp_path / "x/result.json").read_text())["best"]
+
+
+def test_an_evaluation_shows_images_and_shares_answers_with_a_run(
+    run: Runner, tmp_path: Path, endpoint: tuple[str, list[str]]
+) -> None:
+    address, requests = endpoint
+    write_rows(tmp_path / "a")
+    (tmp_path / "prompt.md").write_text("Name the colour of {{text}}")
+    words = ("prompt.md", "--data", "a/d.jsonl", "--image", "photo", "--model", "local", "--api-base", address)
+    done = run("evaluate", *words, "--split", "dev", "--out", "out", "--json")
+    assert done.status == 0, done.err
+    outcome = json.loads(done.out)
+    assert len(shown(requests)) == outcome["paid_calls"] == outcome["n"] == 18
+    again = run("evaluate", *words, "--split", "dev", "--out", "out", "--json")
+    assert json.loads(again.out)["paid_calls"] == 0
+    for path in (tmp_path / "a/pictures").iterdir():
+        path.write_bytes(png(int(path.stem[1:]) + 60))
+    other = run("evaluate", *words, "--split", "dev", "--out", "out", "--json")
+    assert json.loads(other.out)["paid_calls"] == 18, "other bytes under the same names are other images"
