@@ -164,8 +164,9 @@ def evaluate(
 ) -> None:
     """Score a prompt as it is, and show where it fails.
 
-    Shows the score with an interval, tokens and cost a call, and failures with reasons. Answers that lie in --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done,
-    1 failed, incomplete or below --fail-under, 2 wrong use, 130 interrupted.
+    Shows the score with an interval, tokens and cost a call, and failures with reasons. Answers that lie in
+    --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done, 1 failed, incomplete
+    or below --fail-under, 2 wrong use, 130 interrupted.
     """
     from promptopt import config as configs
     from promptopt import roles
@@ -267,9 +268,8 @@ def simulate(
 ) -> None:
     """Serve the built-in simulator on this machine.
 
-    It speaks OpenAI's protocol, for trying pipelines.
-
-    Prints its address for --api-base; the models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
+    It speaks OpenAI's protocol, for trying pipelines. Prints its address for --api-base; the
+    models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
     """
     from promptopt import config, server
 
