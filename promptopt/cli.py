@@ -171,10 +171,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON only")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a prompt as it is: score with interval, cost and tokens per call, failures with reasons.
+    """Score a prompt as it is, and show where it fails.
 
-    Answers that lie in --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done,
-    1 failed, incomplete or below --fail-under, 2 wrong use, 130 interrupted.
+    Shows the score with an interval, tokens and cost a call, and failures with reasons. Answers that lie in
+    --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done, 1 failed, incomplete
+    or below --fail-under, 2 wrong use, 130 interrupted.
     """
     from promptopt import config as configs
     from promptopt import roles
@@ -246,7 +247,10 @@ def _evaluate(
 def init(
     folder: Annotated[Path, typer.Argument(help="where to write; must hold none of the files")] = Path(),
 ) -> None:
-    """Write a starter: prompt, data and options, with comments, which runs as it stands."""
+    """Write a prompt, data and options to start from.
+
+    They run as they stand: `promptopt optimize` in that folder.
+    """
     from promptopt import starter
 
     for path in starter.write(folder):
@@ -271,9 +275,10 @@ def simulate(
     fault: Annotated[list[str] | None, typer.Option(help="kind of failure, repeatable; else 500")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="end by itself after so long")] = None,
 ) -> None:
-    """Serve the built-in simulator on this machine as an OpenAI-compatible endpoint, for trying pipelines.
+    """Serve the built-in simulator on this machine.
 
-    Prints its address for --api-base; the models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
+    It speaks OpenAI's protocol, for trying pipelines. Prints its address for --api-base; the
+    models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
     """
     from promptopt import config, server
 
@@ -297,7 +302,10 @@ def simulate(
 def optimizers(
     name: Annotated[str | None, typer.Argument(help="a strategy, to see its options")] = None,
 ) -> None:
-    """List the search strategies: what each needs, its usual calls, when to choose it; or one's options."""
+    """List the search strategies, or one's options.
+
+    What each needs, its usual number of calls, its source, and when to choose it.
+    """
     from promptopt import catalogue
 
     width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _MOST_WIDTH)

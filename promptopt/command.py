@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from promptopt.settings_file import Said
 
 
+USUAL = "promptopt.toml"
+
+
 class Configured(TyperCommand):
     """Takes the options that the command line does not give from settings files and the front matter."""
 
@@ -36,7 +39,11 @@ class Configured(TyperCommand):
                 args = [*_words(f"--{key}", one, {text.partition("=")[0] for text in given}), *args]
             else:
                 defaults[param.name] = self._checked(draft, key, one)
-        return super().make_context(info_name, args, parent, default_map=defaults, **extra)
+        context = super().make_context(info_name, args, parent, default_map=defaults, **extra)
+        usual = next((one.source for one in said.values() if one.source == USUAL), None)
+        if usual and not any(context.params.get(name) for name in ("quiet", "as_json")):
+            sys.stderr.write(f"options from {usual}\n")
+        return context
 
     @property
     def _params(self) -> dict[str, Any]:
@@ -50,11 +57,9 @@ class Configured(TyperCommand):
 
         keys = [key for key in self._params if key != "config"]
         repeated = [key for key in keys if getattr(self._params[key], "multiple", False)]
-        usual = Path(settings_file.FILE_NAME)
+        usual = Path(USUAL)
         far = settings_file.read(usual, command, keys, repeated) if config is None and usual.is_file() else {}
         near = settings_file.read(config, command, keys, repeated) if config is not None else {}
-        if far:
-            sys.stderr.write(f"options from {usual}\n")
         named = next((said["prompt-file"].value for said in (near, far) if "prompt-file" in said), None)
         prompt_file = prompt_file or (Path(str(named)) if named else None)
         if prompt_file is None:

@@ -280,11 +280,12 @@ class Evaluating:
         task, candidate = self.task, Candidate(self.task.initial)
         pairs = [(example, state.cells.get((candidate.id, example.id))) for example in self.examples]
         cells = [(example, cell) for example, cell in pairs if cell is not None]
+        columns = task.shown_columns
         order = {example.id: i for i, example in enumerate((*task.train, *task.dev, *task.test))}
         failures = [
             Failure(
                 example.id,
-                {column: example.inputs[column] for column in task.shown_columns},
+                {column: example.inputs[column] for column in columns},
                 cell.output,
                 example.target,
                 cell.score.value,

@@ -18,7 +18,6 @@ from typing import Any
 from promptopt import promptfile
 from promptopt.errors import ConfigError, nearest
 
-FILE_NAME = "promptopt.toml"
 # What a run writes into its config.toml besides options.
 RECORD = "run"
 COMMANDS = ("optimize", "evaluate")

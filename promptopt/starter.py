@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from promptopt.command import USUAL
 from promptopt.errors import ConfigError
-from promptopt.settings_file import FILE_NAME
 
 # Which bundled task the starter's rows are taken from.
 _TASK = "support"
@@ -64,7 +64,7 @@ def write(folder: Path) -> list[Path]:
     rows = [json.loads(line) for line in lines]
     data = "".join(json.dumps({k: row[k] for k in ("message", "target")}) + "\n" for row in rows)
     labels = ", ".join(sorted({row["target"] for row in rows}))
-    texts = {"prompt.md": _PROMPT.format(labels=labels), "data.jsonl": data, FILE_NAME: _OPTIONS}
+    texts = {"prompt.md": _PROMPT.format(labels=labels), "data.jsonl": data, USUAL: _OPTIONS}
     there = [name for name in texts if (folder / name).exists()]
     if there:
         raise ConfigError(f"{folder / there[0]} is there already; choose another folder, or move it away")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +172,38 @@ def test_front_matter_values_are_texts(run: Runner, tmp_path: Path) -> None:
     done = run("optimize", "prompt.md", "--data", "support", "--model", "sim")
     assert done.status == 2
     assert "prompt.md:4: front matter key 'seed' needs one text" in done.err
+
+
+def test_files_are_named_unless_all_is_to_be_quiet(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML)
+    assert "options from promptopt.toml" in run("evaluate", "--examples", 3).err
+    assert run("evaluate", "--examples", 3, "--quiet").err == ""
+    assert run("evaluate", "--examples", 3, "--json").err == ""
+
+
+@pytest.mark.parametrize(("said", "status"), [("y", 0), ("n", 2), ("", 2)])
+def test_a_person_is_asked_before_much_may_be_spent(tmp_path: Path, said: str, status: int) -> None:
+    terminal, theirs = pty.openpty()
+    words = ["optimize", SUPPORT, "--data", "support", "--model", "sim", "--budget-calls", "200", "--out", "here"]
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "promptopt", *words, "--confirm-above", "0.01"],
+        cwd=tmp_path,
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"go on? [y/N]" not in shown:
+        shown += os.read(terminal, 1000)
+    assert b"this may cost up to $" in shown
+    assert not (tmp_path / "here").exists()
+    os.write(terminal, said.encode() + b"\n")
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end has gone
+        while part := os.read(terminal, 1000):
+            shown += part
+    assert process.wait(60) == status
+    os.close(terminal)
+    assert (b"not started, nothing was spent" in shown) == (status == 2)
+    assert (tmp_path / "here/result.json").exists() == (status == 0)
