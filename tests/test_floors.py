@@ -14,7 +14,7 @@ import promptopt
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
-    1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "option"},
+    1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "option", "plugin"},
     2: {"providers", "gateway", "simulator"},
     3: {
         "gate",
