@@ -37,6 +37,7 @@ def optimize(
     optimizer: Annotated[str, typer.Option(help="strategy; auto picks one")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
     metric: Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")] = None,
+    answer_pattern: Annotated[str | None, typer.Option(help="regex whose group is the answer")] = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
     optimizer_model: Annotated[str | None, typer.Option(help="model that writes prompts; else --model")] = None,
     judge_model: Annotated[str | None, typer.Option(help="model that judges; else --model")] = None,
@@ -91,6 +92,7 @@ def optimize(
         out=out,
     )
     data_options = {"metric": metric, "target": target, "input": input_, "description": description}
+    data_options["answer_pattern"] = answer_pattern
     result = _run(prompt_file, data, settings, data_options, dry_run=dry_run, as_json=as_json, quiet=quiet)
     if result is not None:
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))
@@ -110,8 +112,9 @@ def optimizers(
 
 @app.command()
 def tasks() -> None:
-    """List the bundled tasks."""
-    from promptopt.tasks import bundled
+    """List the bundled tasks, and those of installed packages."""
+    from promptopt import plugin
+    from promptopt.tasks import bundled, plugged
 
     for name in bundled.names():
         task = bundled.describe(name)
@@ -119,16 +122,21 @@ def tasks() -> None:
         _print(f"{name}: {task.description}")
         _print(f"  metric {task.metric}; train/dev/test {sizes}; licence {task.licence}")
         _print(f"  prompt: {bundled.folder(name) / bundled.PROMPT}")
+    for name, package in plugin.installed(plugged.kind()):
+        _print(f"{name}: of the package {package}")
 
 
 @app.command()
 def metrics() -> None:
     """List the metrics."""
-    from promptopt.tasks.metrics import METRICS
+    from promptopt import plugin
+    from promptopt.tasks.metrics import METRICS, kind
 
     _print("auto: picked by looking at the targets (the default)")
     for name, meaning in METRICS.items():
         _print(f"{name}: {meaning}")
+    for name, package in plugin.installed(kind()):
+        _print(f"{name}: of the package {package}")
 
 
 def main() -> None:

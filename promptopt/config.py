@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Metric, Prompt
 
 DEFAULT_CALLS = 1000
-DATA_OPTIONS = ("metric", "target", "input", "description")
+DATA_OPTIONS = ("metric", "target", "input", "description", "answer_pattern")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = No
 
 def name_front_matter(message: str, settings: Mapping[str, str], front_matter: str, source: str) -> str:
     """Return `message` with the line of the front matter whose value it complains of, if there is one."""
-    for key in ("metric", "target", "input"):
+    for key in ("metric", "target", "input", "answer-pattern"):
         if key in settings and (repr(settings[key]) in message or f"--{key} {settings[key]}:" in message):
             lines = front_matter.split("\n")
             i_line = next((i for i, line in enumerate(lines, start=1) if re.match(rf"{key}\s*:", line)), 1)
@@ -194,18 +195,22 @@ def load_task(
     target: str = "target",
     input: str | None = None,
     description: str = "",
+    answer_pattern: str | None = None,
     seed: int = 0,
     columns_of: Prompt | None = None,
     needs_labels: bool | None = None,
 ) -> tuple[Task, tuple[str, ...]]:
-    """Return the task of a data file, a folder or a bundled name, and notes to show to the user.
+    """Return the task of a data file, a folder, a bundled name or a plug-in, and notes to show to the user.
 
     Args:
-        source: .jsonl or .csv file, folder with train, dev and test files, or name of a bundled task.
+        source: .jsonl or .csv file, folder with train, dev and test files, name of a bundled or installed task,
+            or `path.py:Name` or `package.module:Name`: a Task, or a function that returns one.
         metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
         target: column of the targets; rows may lack it where nothing needs them.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
             only one.
+        answer_pattern: regular expression whose one group, or group `answer`, is the answer in a reply; the last
+            match counts. None = the built-in places.
         seed: for splitting a single file.
         columns_of: the prompt that will be used; its placeholders name the columns that matter.
         needs_labels: whether the strategy does; None = either will do.
@@ -213,11 +218,15 @@ def load_task(
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
+    flags = {"--metric": metric != "auto", "--target": target != "target"}
+    flags |= {"--input": input is not None, "--answer-pattern": answer_pattern is not None}
+    if (plugged := _plugged_task(source, [flag for flag, is_given in flags.items() if is_given])) is not None:
+        return replace(plugged, description=description or plugged.description), ()
     path, name, settings = _find_data(source)
     metric = settings.get("metric", metric) if metric == "auto" else metric
     rows = data.load(path, seed=seed, target=target, targets=_wanted_targets(metric, needs_labels), input=input)
     notes = [note.replace(str(path), name) if settings else note for note in rows.notes]
-    chosen, reason = _metric(metric, rows, path)
+    chosen, reason = _metric(metric, rows, path, answer_pattern)
     if reason:
         notes.append(f"metric {chosen.name}: {reason}")
     task = Task(
@@ -236,9 +245,11 @@ def load_task(
 
 def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     """Return which rows must have a target for a metric and a strategy."""
+    from promptopt.tasks import metrics
+
     if metric == UNSCORED:
         return "any"
-    return "all or none" if (metric == "auto" or ".py:" in metric) and not needs_labels else "all"
+    return "all" if needs_labels or (metric != "auto" and metrics.needs_targets(metric)) else "all or none"
 
 
 def _check_no_targets(path: Path, target: str, task: Task) -> None:
@@ -255,9 +266,29 @@ def _check_no_targets(path: Path, target: str, task: Task) -> None:
         )
 
 
+def _plugged_task(source: str | Path, options: list[str]) -> Task | None:
+    """Return the task that a plug-in gives; None = `source` is something else. It takes no options of data."""
+    from promptopt.tasks import plugged
+
+    task = plugged.find(source) if isinstance(source, str) and not os.path.exists(source) else None
+    if task is not None and options:
+        raise ConfigError(f"{', '.join(options)}: only for data; the Task {source!r} has its own, set it there")
+    return task
+
+
+def task_file(source: str | Path) -> dict[str, str]:
+    """Return what tells the code of a task that is a plug-in from other code, as part of a run's source."""
+    from promptopt.tasks import plugged
+
+    is_name = isinstance(source, str) and not os.path.exists(source)
+    found = plugged.source_digest(str(source)) if is_name else ""
+    return {"task_file_digest": found} if found else {}
+
+
 def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
     """Return where the data lies, its short name, and what a bundled task says of itself."""
-    from promptopt.tasks import bundled
+    from promptopt import plugin
+    from promptopt.tasks import bundled, plugged
 
     path, name = Path(source), str(source)
     try:
@@ -267,24 +298,23 @@ def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
     if is_there:
         return path, path.resolve().stem, {}
     if name not in bundled.names():
-        hint = nearest(name, bundled.names())
-        raise ConfigError(f"--data {name!r}: no such file or folder, nor a bundled task; {hint}")
+        hint = nearest(name, plugin.names(plugged.kind()))
+        raise ConfigError(f"--data {name!r}: no such file or folder, nor a bundled or installed task; {hint}")
     path = bundled.folder(name)
     return path, name, promptfile.read(path / bundled.PROMPT).settings
 
 
-def _metric(name: str, rows: data.Dataset, path: Path) -> tuple[Metric, str]:
+def _metric(name: str, rows: data.Dataset, path: Path, answer_pattern: str | None) -> tuple[Metric, str]:
     """Return the metric and, if `auto` picked it, why."""
     from promptopt.tasks import metrics
 
     targets = [example.target for example in (*rows.train, *rows.dev)]
-    sealed = [example.target for example in rows.test]
     chosen, reason = metrics.choose(targets) if name == "auto" else (None, "")
     try:
-        metrics.load(chosen.name if chosen else name, sealed)  # only to check that test has fitting targets too
-        return chosen or metrics.load(name, targets), reason
+        metrics.check_targets(chosen.name if chosen else name, (*rows.train, *rows.dev, *rows.test))
     except ConfigError as error:
-        raise (ConfigError(f"{path}: {error}") if name in metrics.METRICS else error) from error
+        raise ConfigError(f"{path}: {error}") from error
+    return metrics.load(name, targets, answer_pattern=answer_pattern), reason
 
 
 def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | None) -> str:
@@ -311,11 +341,11 @@ def _has_placeholder(prompt: Prompt, columns: tuple[str, ...]) -> bool:
 
 def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError unless only the budget differs, and only upwards."""
-    changed = [key for key in wanted if key != "budget" and known.get(key) != wanted[key]]
-    if changed:
+    pairs = {key: (known.get(key), wanted.get(key)) for key in (*wanted, *known) if key != "budget"}
+    parts = [part for key, (old, new) in pairs.items() if old != new for part in _differences(key, old, new)]
+    if parts:
         raise ConfigError(
-            f"{folder} holds a run of another configuration "
-            f"({'; '.join(part for key in changed for part in _differences(key, known.get(key), wanted[key]))}); "
+            f"{folder} holds a run of another configuration ({'; '.join(parts)}); "
             "choose another --out, or repeat the command that made it"
         )
     for key, new in wanted["budget"].items():
@@ -335,7 +365,7 @@ def _differences(key: str, old: Any, new: Any) -> list[str]:
         return [part for row in parts for part in row]
     if old == new:
         return []
-    if key in ("data", "prompt", "metric file", "optimizer file"):
+    if key in ("data", "prompt", "metric file", "optimizer file", "task file"):
         return [f"{key}: its content differs"]
     return [f"{key}: {old!r} there, {new!r} now"]
 
@@ -348,9 +378,9 @@ def command_of(source: Mapping[str, str], settings: Settings) -> str:
     flags = {key: source[key] for key in DATA_OPTIONS if key in source}
     flags |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
     skipped = ("budget", "options", "out")
-    flags |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
+    flags |= {key: value for key, value in asdict(settings).items() if key not in skipped}
     for key, value in flags.items():
-        words += [] if value is None else [f"--{key}", str(value)]
+        words += [] if value is None else [f"--{key.replace('_', '-')}", str(value)]
     for key, value in settings.options.items():
         words += ["--set", f"{key}={value}"]
     return shlex.join(words)

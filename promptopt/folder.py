@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,7 +72,8 @@ def open_journal(folder: Path) -> Journal:
 
 def new_folder(plan: Plan) -> Path:
     """Return a folder of its own for a run that was given none; the same command gets a new one."""
-    stem = f"{plan.task.name}-{plan.optimizer_name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    names = re.sub(r"[^\w.-]+", "-", f"{plan.task.name}-{plan.optimizer_name}")  # plug-ins' have slashes
+    stem = f"{names}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder, n = Path("runs") / stem, 1
     while folder.exists():
         n += 1

@@ -1,6 +1,6 @@
 """Prompt files: front matter, instruction, demonstrations; what is written is read back unchanged.
 
-    ---                      optional YAML front matter (name, description, metric, input, target)
+    ---                      optional YAML front matter (name, description, metric, ...)
     metric: label
     ---
     Answer {{question}}      the instruction, up to the first demonstration
@@ -28,7 +28,7 @@ from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Demo, Prompt
 
 MAX_BYTES = 1_000_000
-KEYS = ("name", "description", "metric", "input", "target")
+KEYS = ("name", "description", "metric", "input", "target", "answer-pattern")
 
 _FENCE = "```"
 _DEMO = "```demo"

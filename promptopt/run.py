@@ -25,6 +25,7 @@ from promptopt.config import (
     load_task,
     name_front_matter,
     set_initial,
+    task_file,
 )
 from promptopt.errors import (
     BudgetExhausted,
@@ -283,8 +284,8 @@ def prepare(
     """Return the plan of a run and the prompt file's front matter; nothing is spent.
 
     Args:
-        data_options: metric, target, input, description for a task given as data; they win over the
-            prompt file's front matter.
+        data_options: metric, target, input, description, answer_pattern for a task given as data; they win
+            over the prompt file's front matter.
 
     Raises:
         ConfigError: something is wrong with the prompt, the data or the settings.
@@ -297,18 +298,21 @@ def prepare(
         if given:
             raise ConfigError(f"{', '.join(sorted(given))}: only for data; a Task has its own, set it there")
     else:
-        said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
+        front = {key.replace("-", "_"): value for key, value in file.settings.items()}
+        said = {key: value for key, value in front.items() if key in DATA_OPTIONS} | given
         is_file = os.path.exists(task)
         source |= {"data": str(Path(task).resolve()) if is_file else str(task)} | said
         needs = None if settings.optimizer == "auto" else registry.optimizer_class(settings.optimizer).requires
         needs_labels = None if needs is None else "labels" in needs
+        data = task
         try:
             task, notes = load_task(
-                task, seed=settings.seed, columns_of=file.prompt, needs_labels=needs_labels, **said
+                data, seed=settings.seed, columns_of=file.prompt, needs_labels=needs_labels, **said
             )
         except ConfigError as error:
-            own = {key: value for key, value in file.settings.items() if key not in given}
+            own = {key: value for key, value in file.settings.items() if key.replace("-", "_") not in given}
             raise ConfigError(name_front_matter(str(error), own, file.front_matter, str(prompt))) from error
+        source |= task_file(data)
     task = set_initial(task, file, str(prompt) if isinstance(prompt, Path) else None)
     return replace(make_plan(task, settings, notes), source=source), file.front_matter
 
@@ -342,12 +346,13 @@ def optimize(
 
     Args:
         prompt: text in the format of a prompt file, the Path of one, or a Prompt.
-        task: a Task, the path of data, or the name of a bundled task.
+        task: a Task, the path of data, or the name of a bundled task or of a plug-in that gives a Task.
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
         budget: limits of the whole run, proof included; None = 1,000 calls.
         settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
-            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `description`.
+            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `description`,
+            `answer_pattern`.
 
     Returns:
         The result, which also lies in its `out` folder as result.json and best.md.
