@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from promptopt import folder, registry
-from promptopt.config import DATA_OPTIONS, Settings, load_prompt, load_task, name_front_matter, set_initial
+from promptopt.config import (
+    DATA_OPTIONS,
+    Settings,
+    load_prompt,
+    load_task,
+    name_front_matter,
+    set_initial,
+    task_file,
+)
 from promptopt.errors import ConfigError, nearest
 from promptopt.ledger import Stop
 from promptopt.plan import Plan, make_plan
@@ -68,8 +76,8 @@ def read_task(
     Args:
         needs_labels: whether the strategy does; None = either will do.
         is_command: whether the options of the front matter are known already.
-        data_options: metric, target, input, images, description for a task given as data; they win over the
-            prompt file's front matter.
+        data_options: metric, target, input, images, description, answer_pattern for a task given as data; they
+            win over the prompt file's front matter.
 
     Raises:
         ConfigError: something is wrong with the prompt or the data.
@@ -82,15 +90,18 @@ def read_task(
         if given:
             raise ConfigError(f"{', '.join(sorted(given))}: only for data; a Task has its own, set it there")
     else:
-        said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
+        front = {key.replace("-", "_"): value for key, value in file.settings.items()}
+        said = {key: value for key, value in front.items() if key in DATA_OPTIONS} | given
         if isinstance(task, str | Path):
             source["data"] = str(Path(task).resolve()) if os.path.exists(task) else str(task)
         source |= said
+        rows = task
         try:
-            task, notes = load_task(task, seed=seed, columns_of=file.prompt, needs_labels=needs_labels, **said)
+            task, notes = load_task(rows, seed=seed, columns_of=file.prompt, needs_labels=needs_labels, **said)
         except ConfigError as error:
-            own = {key: value for key, value in file.settings.items() if key not in given}
+            own = {key: value for key, value in file.settings.items() if key.replace("-", "_") not in given}
             raise ConfigError(name_front_matter(str(error), own, file.front_matter, str(prompt))) from error
+        source |= task_file(rows)
     if file.options and not is_command:
         keys = ", ".join(sorted(file.options))
         notes += (f"front matter: {keys} is for the command line; here only arguments count",)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from promptopt.cli_options import (
+    AnswerPattern,
     ApiBase,
     BudgetSeconds,
     BudgetTokens,
@@ -64,6 +65,7 @@ def optimize(
     optimizer: Annotated[str, typer.Option(help="strategy; auto picks one")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
     metric: Metric = None,
+    answer_pattern: AnswerPattern = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
     optimizer_model: Annotated[str | None, typer.Option(help="model that writes prompts; else --model")] = None,
     judge_model: JudgeModel = None,
@@ -132,6 +134,7 @@ def optimize(
         "input": input_,
         "images": image,
         "description": description,
+        "answer_pattern": answer_pattern,
     }
     limit = configs.number(confirm_above, "--confirm-above")
     shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
@@ -148,6 +151,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, dev, test or all")] = "test",
     examples: Annotated[int | None, typer.Option(help="a random sample of so many, by seed")] = None,
     metric: Metric = None,
+    answer_pattern: AnswerPattern = None,
     set_model: SetModel = None,
     api_base: ApiBase = None,
     price_in: PriceIn = None,
@@ -200,6 +204,7 @@ def evaluate(
         out=out,
     )
     data_options = {"metric": metric, "target": target, "input": input_, "images": image}
+    data_options["answer_pattern"] = answer_pattern
     limit = configs.number(confirm_above, "--confirm-above")
     shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     found = _evaluate((prompt_file, data, settings, split, examples), data_options, shows, failures)
@@ -315,8 +320,9 @@ def optimizers(
 
 @app.command()
 def tasks() -> None:
-    """List the bundled tasks."""
-    from promptopt.tasks import bundled
+    """List the bundled tasks, and those of installed packages."""
+    from promptopt import plugin
+    from promptopt.tasks import bundled, plugged
 
     for name in bundled.names():
         task = bundled.describe(name)
@@ -324,16 +330,21 @@ def tasks() -> None:
         _print(f"{name}: {task.description}")
         _print(f"  metric {task.metric}; train/dev/test {sizes}; licence {task.licence}")
         _print(f"  prompt: {bundled.folder(name) / bundled.PROMPT}")
+    for name, package in plugin.installed(plugged.kind()):
+        _print(f"{name}: of the package {package}")
 
 
 @app.command()
 def metrics() -> None:
     """List the metrics."""
-    from promptopt.tasks.metrics import METRICS
+    from promptopt import plugin
+    from promptopt.tasks.metrics import METRICS, kind
 
     _print("auto: picked by looking at the targets (the default)")
     for name, meaning in METRICS.items():
         _print(f"{name}: {meaning}")
+    for name, package in plugin.installed(kind()):
+        _print(f"{name}: of the package {package}")
 
 
 def main() -> None:

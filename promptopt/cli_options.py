@@ -12,6 +12,7 @@ Data = Annotated[
     str, typer.Option(help="JSONL, JSON, CSV, TSV, Parquet file, folder with train/dev/test, or bundled task")
 ]
 Model = Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")]
+AnswerPattern = Annotated[str | None, typer.Option(help="regex whose group is the answer")]
 Metric = Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")]
 JudgeModel = Annotated[str | None, typer.Option(help="model that judges; else --model")]
 SetModel = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
-DATA_OPTIONS = ("metric", "target", "input", "images", "description")
+DATA_OPTIONS = ("metric", "target", "input", "images", "description", "answer_pattern")
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = No
 
 def name_front_matter(message: str, settings: Mapping[str, str], front_matter: str, source: str) -> str:
     """Return `message` with the line of the front matter whose value it complains of, if there is one."""
-    for key in ("metric", "target", "input"):
+    for key in ("metric", "target", "input", "answer-pattern"):
         if key in settings and (repr(settings[key]) in message or f"--{key} {settings[key]}:" in message):
             lines = front_matter.split("\n")
             i_line = next((i for i, line in enumerate(lines, start=1) if re.match(rf"{key}\s*:", line)), 1)
@@ -205,15 +206,17 @@ def load_task(
     input: str | None = None,
     images: str | Sequence[str] = (),
     description: str = "",
+    answer_pattern: str | None = None,
     seed: int = 0,
     columns_of: Prompt | None = None,
     needs_labels: bool | None = None,
 ) -> tuple[Task, tuple[str, ...]]:
-    """Return the task of a data file, a folder or a bundled name, and notes to show to the user.
+    """Return the task of a data file, a folder, a bundled name or a plug-in, and notes to show to the user.
 
     Args:
         source: data file (.jsonl, .json, .csv, .tsv, .parquet), folder with train, dev and test files, name of a
-            bundled task; or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
+            bundled or installed task, `path.py:Name` or `package.module:Name` (a Task, or a function that returns
+            one); or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
         metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
         target: column of the targets, or several ("a,b") that make a target object; rows may lack it where nothing
             needs them. A list of texts or numbers in it means that any of them is right.
@@ -221,6 +224,8 @@ def load_task(
             only one.
         images: columns whose cells name an image: a file (its path is relative to the data file), an http(s) URL
             or a data URL; they are shown to the task model, and are no inputs.
+        answer_pattern: regular expression whose one group, or group `answer`, is the answer in a reply; the last
+            match counts. None = the built-in places.
         seed: for splitting a single file.
         columns_of: the prompt that will be used; its placeholders name the columns that matter.
         needs_labels: whether the strategy does; None = either will do.
@@ -228,6 +233,10 @@ def load_task(
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
+    flags = {"--metric": metric != "auto", "--target": target != "target", "--image": bool(images)}
+    flags |= {"--input": input is not None, "--answer-pattern": answer_pattern is not None}
+    if (plugged := _plugged_task(source, [flag for flag, is_given in flags.items() if is_given])) is not None:
+        return replace(plugged, description=description or plugged.description), ()
     found, name, settings = _find_data(source)
     place = str(found) if isinstance(found, Path) else name
     metric = settings.get("metric", metric) if metric == "auto" else metric
@@ -241,7 +250,7 @@ def load_task(
         has_alternatives=metric != "json",
     )
     notes = [note.replace(place, name) if settings else note for note in rows.notes]
-    chosen, reason = _metric(metric, rows, place)
+    chosen, reason = _metric(metric, rows, place, answer_pattern)
     if reason:
         notes.append(f"metric {chosen.name}: {reason}")
     task = Task(
@@ -274,9 +283,11 @@ def load_examples(source: str | Path, *, target: str = "target") -> tuple[Exampl
 
 def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     """Return which rows must have a target for a metric and a strategy."""
+    from promptopt.tasks import metrics
+
     if metric == UNSCORED:
         return "any"
-    return "all or none" if (metric == "auto" or ".py:" in metric) and not needs_labels else "all"
+    return "all" if needs_labels or (metric != "auto" and metrics.needs_targets(metric)) else "all or none"
 
 
 def _check_no_targets(place: str, target: str, task: Task) -> None:
@@ -293,9 +304,29 @@ def _check_no_targets(place: str, target: str, task: Task) -> None:
         )
 
 
+def _plugged_task(source: str | Path | Table, options: list[str]) -> Task | None:
+    """Return the task that a plug-in gives; None = `source` is something else. It takes no options of data."""
+    from promptopt.tasks import plugged
+
+    task = plugged.find(source) if isinstance(source, str) and not os.path.exists(source) else None
+    if task is not None and options:
+        raise ConfigError(f"{', '.join(options)}: only for data; the Task {source!r} has its own, set it there")
+    return task
+
+
+def task_file(source: str | Path | Table) -> dict[str, str]:
+    """Return what tells the code of a task that is a plug-in from other code, as part of a run's source."""
+    from promptopt.tasks import plugged
+
+    is_name = isinstance(source, str) and not os.path.exists(source)
+    found = plugged.source_digest(str(source)) if is_name else ""
+    return {"task_file_digest": found} if found else {}
+
+
 def _find_data(source: str | Path | Table) -> tuple[Path | Table, str, Mapping[str, str]]:
     """Return where the data lies (or itself), its short name, and what a bundled task says of itself."""
-    from promptopt.tasks import bundled
+    from promptopt import plugin
+    from promptopt.tasks import bundled, plugged
 
     if not isinstance(source, str | Path):
         return source, data.NAME, {}
@@ -307,29 +338,33 @@ def _find_data(source: str | Path | Table) -> tuple[Path | Table, str, Mapping[s
     if is_there:
         return path, path.resolve().stem, {}
     if name not in bundled.names():
-        hint = nearest(name, bundled.names())
-        raise ConfigError(f"--data {name!r}: no such file or folder, nor a bundled task; {hint}")
+        hint = nearest(name, plugin.names(plugged.kind()))
+        raise ConfigError(f"--data {name!r}: no such file or folder, nor a bundled or installed task; {hint}")
     path = bundled.folder(name)
     return path, name, promptfile.read(path / bundled.PROMPT).settings
 
 
-def _metric(name: str, rows: data.Dataset, place: str) -> tuple[Metric, str]:
+def _metric(name: str, rows: data.Dataset, place: str, answer_pattern: str | None) -> tuple[Metric, str]:
     """Return the metric and, if `auto` picked it, why."""
     from promptopt.tasks import metrics
 
-    targets = _all_targets((*rows.train, *rows.dev))
-    sealed = _all_targets(rows.test)
+    known, all_rows = (*rows.train, *rows.dev), (*rows.train, *rows.dev, *rows.test)
+    targets = [example.target for example in _single(known)]
     chosen, reason = metrics.choose(targets) if name == "auto" else (None, "")
     try:
-        metrics.load(chosen.name if chosen else name, sealed)  # only to check that test has fitting targets too
-        return chosen or metrics.load(name, targets), reason
+        metrics.check_targets(chosen.name if chosen else name, _single(all_rows))
     except ConfigError as error:
-        raise (ConfigError(f"{place}: {error}") if name in metrics.METRICS else error) from error
+        raise ConfigError(f"{place}: {error}") from error
+    return metrics.load(name, targets, answer_pattern=answer_pattern), reason
 
 
-def _all_targets(examples: Sequence[Example]) -> list[str | None]:
-    """Return every target of the examples, None for one that has none."""
-    return [target for example in examples for target in (example.targets or (None,))]
+def _single(examples: Sequence[Example]) -> list[Example]:
+    """Return the examples once for each target that is right, with it alone."""
+    return [
+        replace(example, target=target, also_right=())
+        for example in examples
+        for target in (example.targets or (None,))
+    ]
 
 
 def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | None) -> str:
@@ -358,11 +393,11 @@ def _has_placeholder(prompt: Prompt, columns: tuple[str, ...]) -> bool:
 
 def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError unless only the budget differs, and only upwards."""
-    changed = [key for key in wanted if key != "budget" and known.get(key) != wanted[key]]
-    if changed:
+    pairs = {key: (known.get(key), wanted.get(key)) for key in (*wanted, *known) if key != "budget"}
+    parts = [part for key, (old, new) in pairs.items() if old != new for part in _differences(key, old, new)]
+    if parts:
         raise ConfigError(
-            f"{folder} holds a run of another configuration "
-            f"({'; '.join(part for key in changed for part in _differences(key, known.get(key), wanted[key]))}); "
+            f"{folder} holds a run of another configuration ({'; '.join(parts)}); "
             "choose another --out, or repeat the command that made it"
         )
     for key, new in wanted["budget"].items():
@@ -382,7 +417,7 @@ def _differences(key: str, old: Any, new: Any) -> list[str]:
         return [part for row in parts for part in row]
     if old == new:
         return []
-    if key in ("data", "prompt", "metric file", "optimizer file"):
+    if key in ("data", "prompt", "metric file", "optimizer file", "task file"):
         return [f"{key}: its content differs"]
     return [f"{key}: {old!r} there, {new!r} now"]
 
@@ -393,7 +428,8 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     Args:
         source: where prompt and data come from, with the data options.
     """
-    options: dict[str, Any] = {key: source[key] for key in ("data", *DATA_OPTIONS) if key in source}
+    names = [key for key in ("data", *DATA_OPTIONS) if key in source]
+    options: dict[str, Any] = {key.replace("_", "-"): source[key] for key in names}
     if "images" in options:
         images = options.pop("images")
         options["image"] = [images] if isinstance(images, str) else list(images)

@@ -164,7 +164,7 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
         TaskError: the metric raised, or its value lies outside [0, 1].
     """
     try:
-        score = task.score(reply, example)
+        score = task.score_reply(reply, example)
     except PromptoptError:
         raise
     except Exception as error:  # the metric is the user's code; its error is re-raised as ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,8 @@ def open_journal(folder: Path, run: str = "run") -> Journal:
 
 def new_folder(name: str) -> Path:
     """Return a folder of its own for a run that was given none; the same command gets a new one."""
-    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    plain = re.sub(r"[^\w.-]+", "-", name)  # names of plug-ins have slashes
+    stem = f"{plain}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder, n = Path("runs") / stem, 1
     while folder.exists():
         n += 1

@@ -105,6 +105,7 @@ class Plan:
             "predict": _predict_identity(task),
             "budget": {key: None if value is None else str(value) for key, value in asdict(budget).items()},
             **_label_identity(self.optimizer, task),
+            **_plugged_identity(self.source, task),
         }
 
 
@@ -241,6 +242,13 @@ def _label_identity(optimizer: registry.Optimizer, task: Task) -> dict[str, Any]
     """Return labels and their words where a strategy may read log-probabilities, which hang on them."""
     is_read = "log-probabilities" in registry.uses(optimizer)
     return {"labels": [list(task.labels), list(task.label_words)]} if is_read else {}
+
+
+def _plugged_identity(source: Mapping[str, str], task: Task) -> dict[str, str]:
+    """Return the pattern of the answer's place, and the digest of the file of a task that is a plug-in."""
+    pattern = getattr(getattr(task.metric, "finder", None), "pattern", None)
+    said = {"answer pattern": pattern, "task file": source.get("task_file_digest")}
+    return {key: value for key, value in said.items() if value}
 
 
 def _predict_identity(task: Task) -> str:

@@ -29,22 +29,11 @@ from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Demo, Prompt
 
 MAX_BYTES = 1_000_000
-KEYS = ("name", "description", "metric", "input", "target")
+KEYS = ("name", "description", "metric", "input", "target", "answer-pattern")
 # Every option of `optimize` and `evaluate` that a file may give, as it is called there.
 OPTION_KEYS = (
-    *(
-        "prompt-file",
-        "data",
-        "model",
-        "optimizer",
-        "set",
-        "set-model",
-        "metric",
-        "description",
-        "input",
-        "target",
-        "image",
-    ),
+    *("prompt-file", "data", "model", "optimizer", "set", "set-model", "metric", "answer-pattern", "description"),
+    *("input", "target", "image"),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
     *("budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
     *("seed", "concurrency", "max-tokens", "max-prompt-tokens", "out", "dry-run", "json", "quiet", "probe"),

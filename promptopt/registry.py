@@ -1,28 +1,26 @@
 """Finds search strategies by name, and reads their options.
 
 A strategy is a frozen dataclass of hyperparameters with `optimize(study)`. Its fields are the option
-schema. Others come from the entry-point group `promptopt.optimizers`, or from `path.py:Name`.
+schema. Others come from the entry-point group `promptopt.optimizers`, or from `path.py:Name` or
+`package.module:Name`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import math
 import re
-import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from promptopt import plugin
 from promptopt.errors import ConfigError, nearest
 from promptopt.study import Study
-from promptopt.types import Candidate, Role, digest
+from promptopt.types import Candidate, Role
 
 BUILT_IN: Mapping[str, str] = types.MappingProxyType(
     {
@@ -75,9 +73,14 @@ class Optimizer(Protocol):
         ...
 
 
+def kind() -> plugin.Kind:
+    """Return strategies as a kind of plug-ins."""
+    return plugin.Kind("optimizer", "promptopt.optimizers", (*BUILT_IN, "auto"))
+
+
 def optimizer_names() -> tuple[str, ...]:
-    """Return the names of all installed strategies."""
-    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group="promptopt.optimizers"))}))
+    """Return the names of all strategies, built in and installed."""
+    return tuple(name for name in plugin.names(kind()) if name != "auto")
 
 
 def uses(optimizer: Optimizer) -> frozenset[str]:
@@ -87,20 +90,19 @@ def uses(optimizer: Optimizer) -> frozenset[str]:
 
 
 def optimizer_class(name: str) -> type[Any]:
-    """Return the class of a strategy by name, or from `path.py:Name`.
+    """Return the class of a strategy by name, or from `path.py:Name` or `package.module:Name`.
 
     Raises:
-        ConfigError: there is none; the message names the nearest.
+        ConfigError: there is none, the message names the nearest; or it is no strategy.
     """
-    if ".py:" in name:
-        return _from_file(name)
-    installed = {entry.name: entry.value for entry in entry_points(group="promptopt.optimizers")}
-    target = {**installed, **BUILT_IN}.get(name)
-    if target is None:
+    found = plugin.find(kind(), name)
+    if found is not None:
+        return _checked(found)
+    if name not in BUILT_IN:
         raise ConfigError(f"optimizer {name!r} is unknown: {nearest(name, optimizer_names())}")
-    module, _, attribute = target.partition(":")
-    found: type[Any] = getattr(importlib.import_module(module), attribute)
-    return found
+    module, _, attribute = BUILT_IN[name].partition(":")
+    cls: type[Any] = getattr(importlib.import_module(module), attribute)
+    return cls
 
 
 def make_optimizer(name: str, options: Mapping[str, str]) -> tuple[str, Optimizer]:
@@ -129,10 +131,8 @@ def make_optimizer(name: str, options: Mapping[str, str]) -> tuple[str, Optimize
 
 
 def source_digest(name: str) -> str:
-    """Return the digest of the file of a strategy given as `path.py:Name`; "" for an installed one."""
-    if ".py:" not in name:
-        return ""
-    return digest(Path(name.rpartition(":")[0]).read_text(encoding="utf-8"))
+    """Return the digest of the file of a strategy; "" for a built-in one."""
+    return plugin.source_digest(kind(), name)
 
 
 def describe_options(cls: type[Any]) -> list[tuple[str, str, str]]:
@@ -157,35 +157,13 @@ def deviations_of(optimizer: Optimizer) -> tuple[str, ...]:
     return tuple(" ".join(item.split()) for item in re.findall(r"^- (.+(?:\n  .+)*)", text, re.MULTILINE))
 
 
-def load_attribute(spec: str, what: str) -> Any:
-    """Return what `path.py:name` names.
+def _checked(plugged: plugin.Plugin) -> type[Any]:
+    """Return the class that a plug-in is.
 
     Raises:
-        ConfigError: the file is missing or does not import, or has no such name.
+        ConfigError: it is no strategy.
     """
-    path_text, _, attribute = spec.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise ConfigError(f"{what} {spec!r}: there is no file {path}")
-    name = f"promptopt_file_{digest(str(path.absolute()))}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses look their module up there
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's; its error is re-raised as ours
-        del sys.modules[module_spec.name]
-        raise ConfigError(f"{what} {spec!r}: {path} does not import: {type(error).__name__}: {error}") from error
-    if not hasattr(module, attribute):
-        names = (name for name in vars(module) if not name.startswith("_"))
-        raise ConfigError(f"{what} {spec!r}: {path} has no {attribute!r}: {nearest(attribute, names)}")
-    return getattr(module, attribute)
-
-
-def _from_file(spec: str) -> type[Any]:
-    found = load_attribute(spec, "optimizer")
+    found, spec = plugged.value, plugged.name
     if not (inspect.isclass(found) and dataclasses.is_dataclass(found) and hasattr(found, "optimize")):
         raise ConfigError(f"optimizer {spec!r} must be a dataclass with `async def optimize(self, study)`")
     needed = ("source", "requires", "when", "presets", "minimum_calls", "forecast")

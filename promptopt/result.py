@@ -15,8 +15,8 @@ from promptopt.asking import RunState, Tally
 from promptopt.gate import prompt_tokens
 from promptopt.plan import Plan
 from promptopt.registry import deviations_of, options_of
-from promptopt.stats import Comparison, compare, score_interval
-from promptopt.types import Candidate, Example
+from promptopt.stats import Comparison, compare, macro_f1, score_interval
+from promptopt.types import Candidate, Example, LabelMetric
 
 # Characters that would steer a terminal or a reader's eye, or that UTF-8 cannot carry; they only stand in
 # JSON strings, where the escape means the same.
@@ -42,12 +42,15 @@ class PromptScores:
 
     Args:
         prompt_tokens: estimated tokens of the prompt without an example's input.
+        macro_f1: mean F1 of the task's labels on the examples behind `test`, in [0, 1]; None = the answers are no
+            classes, or there is no proof.
     """
 
     prompt: str
     dev: SplitScore | None
     test: SplitScore | None
     prompt_tokens: int
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,7 @@ def make_result(
             dev=split_score(state.dev_scores(candidate.id)),
             test=None if proof is None else _split(state, candidate, plan.sealed),
             prompt_tokens=prompt_tokens(candidate.prompt),
+            macro_f1=None if proof is None else _macro_f1(plan, state, candidate),
         )
 
     return Result(
@@ -338,3 +342,15 @@ def _split(state: RunState, candidate: Candidate, examples: tuple[Example, ...])
         return None
     cells = (state.cells.get((candidate.id, example.id)) for example in examples)
     return split_score([cell.score.value for cell in cells if cell is not None])
+
+
+def _macro_f1(plan: Plan, state: RunState, candidate: Candidate) -> float | None:
+    """Return a candidate's macro-F1 on the test examples; an unreadable answer is wrong, and of no class."""
+    metric, task = plan.task.metric, plan.task
+    if not isinstance(metric, LabelMetric):
+        return None
+    rows = (*task.train, *task.dev, *plan.holdout, *plan.sealed)
+    cells = [(example, state.cells.get((candidate.id, example.id))) for example in plan.sealed]
+    pairs = [metric.classes(cell.output or "", example) for example, cell in cells if cell is not None]
+    labels = {metric.classes("", example)[0] for example in rows}
+    return macro_f1(pairs, labels) if pairs else None

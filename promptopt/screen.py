@@ -362,6 +362,9 @@ def _score_table(result: Result) -> Table:
     table.add_row("", "initial", "best")
     if result.task["metric"] != UNSCORED:
         table.add_row("test score", _split(result.initial.test), _split(result.best.test))
+        if result.initial.macro_f1 is not None and result.best.macro_f1 is not None:
+            f1s = (result.initial.macro_f1, result.best.macro_f1)
+            table.add_row("test macro-F1", *(f"{100 * value:.1f}%" for value in f1s))
         table.add_row("dev score", _split(result.initial.dev), _split(result.best.dev))
     table.add_row("prompt tokens", f"{result.initial.prompt_tokens}", f"{result.best.prompt_tokens}")
     whole = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)

@@ -130,7 +130,7 @@ class Task:
         folded = (label.strip().casefold() for label in self.labels)
         return next((i for i, label in enumerate(folded) if label == target), None)
 
-    def score(self, reply: str, example: Example) -> Score:
+    def score_reply(self, reply: str, example: Example) -> Score:
         """Return the metric's score of a reply: the best over all targets of the example, the first of equal ones.
 
         A metric that says `reads_all_targets` is asked once and sees them all.

@@ -219,7 +219,10 @@ def render(prompt: Prompt, inputs: Mapping[str, str], input_column: str) -> tupl
     """
     instruction = KEEP_MARK.sub("", prompt.instruction)
     demos = "\n\n".join(render_demo(demo) for demo in prompt.demos)
-    question = inputs[input_column] if inputs else ""  # an example may be images alone
+
+    def question() -> str:
+        return inputs[input_column] if inputs else ""  # an example may be images alone
+
     return _messages(instruction, inputs, question, demos, lambda text: fill(text, inputs))
 
 
@@ -232,7 +235,7 @@ def unfilled(prompt: Prompt, columns: Collection[str], input_column: str) -> tup
     if len(_cut(prompt.instruction)[0]) == len(_cut(instruction)[0]):
         instruction = prompt.instruction
     demos = "\n\n".join(_escaped(render_demo(demo), columns) for demo in prompt.demos)
-    return _messages(instruction, columns, f"{{{{{input_column}}}}}", demos, lambda text: text)
+    return _messages(instruction, columns, lambda: f"{{{{{input_column}}}}}", demos, lambda text: text)
 
 
 def _escaped(text: str, columns: Collection[str]) -> str:
@@ -241,16 +244,20 @@ def _escaped(text: str, columns: Collection[str]) -> str:
 
 
 def _messages(
-    instruction: str, columns: Collection[str], question: str, demos: str, filled: Callable[[str], str]
+    instruction: str,
+    columns: Collection[str],
+    question: Callable[[], str],
+    demos: str,
+    filled: Callable[[str], str],
 ) -> tuple[Message, ...]:
-    """Return the messages of an instruction; `question` stands where the input goes that no placeholder shows."""
+    """Return an instruction's messages; `question()` stands where the input goes that no placeholder shows."""
     sections = parts(instruction)
     system = next((part.content for part in sections if part.role == "system"), None)
     *turns, last = [part for part in sections if part.role != "system"] or [Message("", "")]
     asks = not any(placeholders(part.content, columns) for part in sections if part.role != "system")
     if asks and not turns:
         content = _join(filled("\n\n".join(text for text in (system, last.content) if text)), demos)
-        return (*_system(content), Message("user", question))
+        return (*_system(content), Message("user", question()))
     head = () if system is None else _system(_join(filled(system), demos))
     said = tuple(Message(turn.role, filled(turn.content)) for turn in turns)
     if system is not None:
@@ -260,7 +267,7 @@ def _messages(
         asked = [filled(before), demos, filled(question_text)]
     else:
         asked = [demos, filled(last.content)]
-    return (*head, *said, Message("user", _join(*asked, question if asks else "")))
+    return (*head, *said, Message("user", _join(*asked, question() if asks else "")))
 
 
 def _system(content: str) -> tuple[Message, ...]:

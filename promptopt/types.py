@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,6 +165,15 @@ class Metric(Protocol):
 
     def score(self, reply: str, example: Example) -> Score:
         """Return the score of `reply`, the model's whole text, on `example`."""
+        ...
+
+
+@runtime_checkable
+class LabelMetric(Protocol):
+    """What a metric has besides if its answers are classes: then macro-F1 is reported beside the score."""
+
+    def classes(self, reply: str, example: Example) -> tuple[str, str | None]:
+        """Return the right class and the one that `reply` names; None = it names none, or several."""
         ...
 
 

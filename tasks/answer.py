@@ -1,15 +1,22 @@
 """The answer within a reply: in its last answer tag, after its last marker, or the whole reply.
 
-`extract` finds it; `parse_letters`, `parse_number` and `parse_object` read it.
+`extract` finds it, or a `Finder` where the user's own pattern says; `parse_letters`, `parse_number`,
+`parse_object`, `parse_whole` and `parse_last` read it.
 
-All steps take time linear in the reply's length, since replies come from outside.
+All steps take time linear in the reply's length, since replies come from outside; only a user's pattern may take
+longer, within a limit.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
+
+from promptopt.errors import ConfigError
+from promptopt.tasks import pattern as patterns
 
 _OPEN = re.compile(r"<(?:final_answer|answer)>", re.IGNORECASE)
 _CLOSE = re.compile(r"</(?:final_answer|answer)>", re.IGNORECASE)
@@ -36,6 +43,50 @@ _NUMBER = re.compile(
 _FRAC = re.compile(r"\\[dt]?frac\{(\d{1,40})\}\{(\d{1,40})\}")
 _MAX_DIGITS = 400
 _MAX_OBJECTS = 50
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Finds the answer within a reply: at the built-in places, or where a pattern says.
+
+    Args:
+        pattern: regular expression with one group, or with a group named `answer`; the last match counts, and
+            without one there is no answer. None = the built-in places, see `extract`.
+
+    Raises:
+        ConfigError: the pattern is no regular expression, or its groups are others.
+    """
+
+    pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the pattern, before anything is spent."""
+        if self.pattern is None:
+            return
+        try:
+            found = patterns.compiled(self.pattern)
+        except ConfigError as error:
+            raise ConfigError(f"--answer-pattern: {error}; correct it") from error
+        if found.groups != 1 and "answer" not in found.groupindex:
+            raise ConfigError(
+                f"--answer-pattern: {self.pattern!r} has {found.groups} groups; put one pair of parentheses "
+                "around the answer, or write (?P<answer>...) and (?:...) for the others"
+            )
+
+    def answer(self, reply: str) -> str:
+        """Return the answer that `reply` gives; "" if there is none.
+
+        Raises:
+            TaskError: the pattern takes too long.
+        """
+        return extract(reply) if self.pattern is None else trim(self.scope(reply))
+
+    def scope(self, reply: str) -> str:
+        """Return the text that counts at all: the whole reply, or what the pattern's group matched."""
+        if self.pattern is None:
+            return reply
+        group = "answer" if "answer" in patterns.compiled(self.pattern).groupindex else 1
+        return patterns.last_group(self.pattern, group, reply) or ""
 
 
 def extract(reply: str) -> str:
@@ -101,20 +152,52 @@ def is_number(text: str) -> bool:
 
 def parse_object(text: str) -> dict[str, object] | None:
     """Return `text` as a JSON object, or else the last object that stands in it; None if there is none."""
-    decoder = json.JSONDecoder()
-    found: dict[str, object] | None = None
-    position = text.find("{")
+    found = _last_json(text, json.JSONDecoder(), "{")
+    return found if isinstance(found, dict) else None
+
+
+def parse_whole(text: str) -> tuple[object] | None:
+    """Return the JSON value that `text` is, in a tuple; None = it is none. No NaN, no number beyond floats."""
+    try:
+        return (_STRICT.decode(text.strip()),)
+    except (ValueError, RecursionError):
+        return None
+
+
+def parse_last(text: str) -> tuple[object] | None:
+    """Return the last JSON object or list that stands in `text`, in a tuple; None = there is none."""
+    found = _last_json(text, _STRICT, "{[")
+    return None if found is None else (found,)
+
+
+def _last_json(text: str, decoder: json.JSONDecoder, openings: str) -> object | None:
+    """Return the last object (or list, if `openings` has its bracket) in `text`; None if there is none."""
+    start = re.compile(f"[{re.escape(openings)}]")
+    found: object | None = None
+    opening = start.search(text)
     for _ in range(_MAX_OBJECTS):
-        if position < 0:
+        if opening is None:
             break
         try:
-            value, end = decoder.raw_decode(text, position)
+            found, end = decoder.raw_decode(text, opening.start())
         except (ValueError, RecursionError):
-            end = position + 1
-        else:
-            found = value if isinstance(value, dict) else found
-        position = text.find("{", end)
+            end = opening.start() + 1
+        opening = start.search(text, end)
     return found
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits} is beyond floating point")
+    return value
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

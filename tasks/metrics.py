@@ -1,26 +1,54 @@
-"""The metrics: each scores a reply against an example's target, and says in words what was wrong."""
+"""The metrics: each scores a reply against an example's target, and says in words what was wrong.
+
+A metric is called by its name, or `name:argument` where it takes one. What others wrote comes from
+`path.py:function`, `package.module:function`, or the entry-point group `promptopt.metrics`.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import json
-import numbers
 import re
 import string
-import sys
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 
-import numpy as np
-
+from promptopt import plugin
 from promptopt.errors import ConfigError, TaskError, nearest
 from promptopt.task import UNSCORED
-from promptopt.tasks.answer import extract, is_number, parse_letters, parse_number, parse_object, trim
-from promptopt.types import Example, Metric, Score, digest
+from promptopt.tasks import pattern
+from promptopt.tasks.answer import Finder, is_number, parse_letters, parse_number, trim
+from promptopt.tasks.function_metric import FunctionMetric, wrapped
+from promptopt.tasks.json_metrics import Json, JsonSchema, is_object, load_schema
+from promptopt.tasks.text_metrics import (
+    F1,
+    ROUGES,
+    SMOOTHINGS,
+    Bleu,
+    Contains,
+    Exact,
+    Regex,
+    Rouge,
+    rouge_misfit,
+)
+from promptopt.tasks.wording import short, spaced, target_of
+from promptopt.types import Example, Metric, Score
+
+__all__ = [
+    "METRICS",
+    "Choice",
+    "Exact",
+    "FunctionMetric",
+    "Json",
+    "JsonSchema",
+    "Label",
+    "Number",
+    "Unscored",
+    "check_targets",
+    "choose",
+    "kind",
+    "load",
+    "needs_targets",
+]
 
 METRICS: Mapping[str, str] = MappingProxyType(
     {
@@ -29,6 +57,12 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "choice": "the answer names the right option letter: (B), B, B), b., Option B",
         "number": "the last number of the answer equals the target as a number; $ , % ignored",
         "json": "share of the target's fields that the answer's JSON object has right",
+        "json-schema:FILE.json": "the answer's JSON fits the JSON Schema in the file; needs no targets",
+        "regex": "the whole answer matches the target, a regular expression; regex:search: something in it does",
+        "contains": "the reply holds the target (all texts of a JSON list), case ignored",
+        "f1": "overlap of the words of answer and target, as SQuAD defines it",
+        "rouge": "ROUGE-L F-measure of answer and target; also rouge:rouge1 to rouge:rouge9, rouge:rougeLsum",
+        "bleu": "sentence BLEU of answer and target, in [0, 1]; also bleu:floor, bleu:add-k, bleu:none",
         "none": "no score: where there are no targets, a judge model compares answers",
         "path.py:function": "your own `def function(reply, example)`: number, (number, feedback) or Score",
     }
@@ -39,108 +73,86 @@ _LONGEST_LABEL = 80
 
 
 @dataclass(frozen=True)
-class Exact:
-    """The answer equals the target, whitespace folded."""
-
-    name: str = "exact"
-
-    def score(self, reply: str, example: Example) -> Score:
-        """Return 1 if the answer, or the whole reply, is the target."""
-        target = _target(example, self.name)
-        answer = extract(reply)
-        wanted = {_spaced(target), _spaced(trim(target))}
-        if _spaced(answer) in wanted or _spaced(reply) in wanted:
-            return Score(1.0)
-        if not answer:
-            return Score(0.0, f"no answer found in the reply; expected {_short(target)}", is_parsed=False)
-        return Score(0.0, f"expected {_short(target)}, got {_short(answer)}")
-
-
-@dataclass(frozen=True)
 class Label:
     """The answer is the right one of `labels`; an answer that is none of them is unparseable."""
 
     labels: tuple[str, ...]
+    finder: Finder = Finder()
     name: str = "label"
 
     def score(self, reply: str, example: Example) -> Score:
         """Return 1 if the answer is the target label."""
-        target = _target(example, self.name)
-        answer = extract(reply)
-        folded = _fold_label(answer)
-        if folded and folded == _fold_label(target):
+        target = target_of(example, self.name)
+        right, named = self.classes(reply, example)
+        if named == right:
             return Score(1.0)
-        if folded and any(folded == _fold_label(label) for label in self.labels):
-            return Score(0.0, f"expected {_short(target)}, got {_short(answer)}")
-        got = f"the answer {_short(answer)} is none of the labels" if answer else "no label found"
-        return Score(0.0, f"{got}; expected {_short(target)}", is_parsed=False)
+        answer = self.finder.answer(reply)
+        if named is not None:
+            return Score(0.0, f"expected {short(target)}, got {short(answer)}")
+        got = f"the answer {short(answer)} is none of the labels" if answer else "no label found"
+        return Score(0.0, f"{got}; expected {short(target)}", is_parsed=False)
+
+    def classes(self, reply: str, example: Example) -> tuple[str, str | None]:
+        """Return the right label and the one that the reply names (None = none), folded alike."""
+        right = _fold_label(target_of(example, self.name))
+        named = _fold_label(self.finder.answer(reply))
+        is_label = named != "" and (named == right or any(named == _fold_label(label) for label in self.labels))
+        return right, named if is_label else None
 
 
 @dataclass(frozen=True)
 class Choice:
     """The answer names the target's option letter, and no other."""
 
+    finder: Finder = Finder()
     name: str = "choice"
 
     def score(self, reply: str, example: Example) -> Score:
         """Return 1 if the answer names the target's letter."""
-        target = _target(example, self.name)
-        wanted = parse_letters(trim(target))
-        if len(wanted) != 1:
-            raise TaskError(f"example {example.id!r}: target {_short(target)} is no option letter such as (B)")
-        found = parse_letters(extract(reply))
+        wanted = self._letter(example)
+        found = parse_letters(self.finder.answer(reply))
         if not found:
-            return Score(0.0, f"no option letter found in the reply; expected ({wanted[0]})", is_parsed=False)
+            return Score(0.0, f"no option letter found in the reply; expected ({wanted})", is_parsed=False)
         if len(found) > 1:
             got = "several option letters found: " + ", ".join(f"({letter})" for letter in found)
-            return Score(0.0, f"{got}; expected ({wanted[0]})", is_parsed=False)
-        if found == wanted:
+            return Score(0.0, f"{got}; expected ({wanted})", is_parsed=False)
+        if found == (wanted,):
             return Score(1.0)
-        return Score(0.0, f"expected ({wanted[0]}), got ({found[0]})")
+        return Score(0.0, f"expected ({wanted}), got ({found[0]})")
+
+    def classes(self, reply: str, example: Example) -> tuple[str, str | None]:
+        """Return the right letter and the one that the reply names; None = none or several."""
+        found = parse_letters(self.finder.answer(reply))
+        return self._letter(example), found[0] if len(found) == 1 else None
+
+    def _letter(self, example: Example) -> str:
+        target = target_of(example, self.name)
+        wanted = parse_letters(trim(target))
+        if len(wanted) != 1:
+            raise TaskError(f"example {example.id!r}: target {short(target)} is no option letter such as (B)")
+        return wanted[0]
 
 
 @dataclass(frozen=True)
 class Number:
     """The last number of the answer equals the target as a number."""
 
+    finder: Finder = Finder()
     name: str = "number"
 
     def score(self, reply: str, example: Example) -> Score:
         """Return 1 if the last number of the answer equals the target exactly."""
-        target = _target(example, self.name)
+        target = target_of(example, self.name)
         wanted = parse_number(target)
         if wanted is None:
-            raise TaskError(f"example {example.id!r}: target {_short(target)} holds no number")
-        answer = extract(reply)
+            raise TaskError(f"example {example.id!r}: target {short(target)} holds no number")
+        answer = self.finder.answer(reply)
         found = parse_number(answer)
         if found is None:
-            return Score(0.0, f"no number found in the answer; expected {_short(target)}", is_parsed=False)
+            return Score(0.0, f"no number found in the answer; expected {short(target)}", is_parsed=False)
         if found == wanted:
             return Score(1.0)
-        return Score(0.0, f"expected {_short(target)}, got {_short(answer)}")
-
-
-@dataclass(frozen=True)
-class Json:
-    """Share of the target's fields that the answer's JSON object has right; other fields do not count."""
-
-    name: str = "json"
-
-    def score(self, reply: str, example: Example) -> Score:
-        """Return the share of right fields; text is compared folded, numbers as numbers."""
-        target = _target(example, self.name)
-        wanted = parse_object(target)
-        if wanted is None:
-            raise TaskError(f"example {example.id!r}: target {_short(target)} is no JSON object")
-        found = _find_object(reply)
-        if found is None:
-            names = ", ".join(wanted)
-            return Score(0.0, f"no JSON object found in the reply; expected the fields {names}", is_parsed=False)
-        wrong = [name for name in wanted if not (name in found and _is_equal(wanted[name], found[name]))]
-        if not wrong:
-            return Score(1.0)
-        lines = [_wrong_field(name, wanted, found) for name in wrong]
-        return Score(1 - len(wrong) / len(wanted), "; ".join(lines))
+        return Score(0.0, f"expected {short(target)}, got {short(answer)}")
 
 
 @dataclass(frozen=True)
@@ -155,62 +167,86 @@ class Unscored:
 
 
 @dataclass(frozen=True)
-class FunctionMetric:
-    """Calls the user's `function(reply, example)`.
-
-    Args:
-        name: as the user gave it, `path.py:function`.
-        function: returns a number in [0, 1], (number, feedback) or a Score.
-        digest: of the file's text, so that a changed metric can be told from the old one.
-        reads_all_targets: the function is called once, also where several targets are right.
-    """
+class _Order:
+    """What a metric is made from: its name as given, what stands after the colon, the known targets, a finder."""
 
     name: str
-    function: Callable[[str, Example], object]
-    digest: str
-    reads_all_targets: bool = True
-
-    def score(self, reply: str, example: Example) -> Score:
-        """Return what the user's function says of `reply`.
-
-        Raises:
-            TaskError: the function raised, or returned something else than it may.
-        """
-        place = f"metric {self.name} on example {example.id!r}"
-        try:
-            result = self.function(reply, example)
-        except Exception as error:
-            raise TaskError(f"{place} raised {type(error).__name__}: {error}; mend the function") from error
-        return _score(result, place)
+    argument: str
+    known: tuple[str, ...]
+    finder: Finder
 
 
-def load(name: str, targets: Sequence[str | None]) -> Metric:
+@dataclass(frozen=True)
+class _BuiltIn:
+    """A built-in metric.
+
+    Args:
+        build: makes it.
+        misfit: says why it cannot score with a target; "" = it can.
+        arguments: what may stand after the colon; () = nothing may.
+        takes_file: whether a file must stand there.
+        needs_targets: whether every row must have one.
+    """
+
+    build: Callable[[_Order], Metric]
+    misfit: Callable[[str], str] = lambda target: ""
+    arguments: tuple[str, ...] = ()
+    takes_file: bool = False
+    needs_targets: bool = True
+
+
+def kind() -> plugin.Kind:
+    """Return metrics as a kind of plug-ins."""
+    return plugin.Kind("metric", "promptopt.metrics", (*_BUILT_IN, UNSCORED, "auto"))
+
+
+def needs_targets(name: str) -> bool:
+    """Return whether every row must have a target for the metric called `name`."""
+    found = _BUILT_IN.get(name.partition(":")[0])
+    return name != UNSCORED and found is not None and found.needs_targets
+
+
+def load(
+    name: str,
+    targets: Sequence[str | None],
+    *,
+    answer_pattern: str | None = None,
+) -> Metric:
     """Return the metric called `name` for data with these targets (of train and dev; None = no label).
 
+    Args:
+        answer_pattern: see `Finder`; None = the built-in places of the answer.
+
     Raises:
-        ConfigError: no such metric, or the targets are not of its kind.
+        ConfigError: no such metric, the targets are not of its kind, a package that it needs is not installed, or
+            the pattern is none.
     """
+    finder = Finder(answer_pattern)
     if name == "auto":
-        return choose(targets)[0]
-    if ".py:" in name:
-        return _load_function(name)
+        name = choose(targets)[0].name
+    head, _, argument = name.partition(":")
+    found = _BUILT_IN.get(head)
+    if answer_pattern is not None and (found is None or name == UNSCORED):
+        raise ConfigError(
+            f"--answer-pattern: the metric {name!r} looks for no answer in a reply; leave one of them out"
+        )
     if name == UNSCORED:
         return Unscored()
-    build = _BUILD.get(name)
-    if build is None:
-        raise ConfigError(
-            f"unknown metric {name!r} (your own function is named as path.py:function); "
-            f"{nearest(name, [*_BUILD, UNSCORED, 'auto'])}"
-        )
-    known = _known(targets, f"metric {name!r}")
-    fits = {"choice": _is_letter, "number": is_number, "json": _is_object}.get(name)
-    odd = next((target for target in known if fits is not None and not fits(target)), None)
-    if odd is not None:
-        raise ConfigError(
-            f"metric {name!r}: target {_short(odd)} does not fit it ({METRICS[name]}); "
-            "correct the target, or take another metric, such as auto"
-        )
-    return build(known)
+    if found is None:
+        return _from_plugin(name)
+    plugin.check_unshared(kind(), head)
+    _check_argument(name, found)
+    known = tuple(target for target in targets if target is not None)
+    if found.needs_targets:
+        _check_fit(name, found, [(target, "") for target in targets])
+    return found.build(_Order(name, argument, known, finder))
+
+
+def check_targets(name: str, examples: Sequence[Example]) -> None:
+    """Raise ConfigError if an example's target does not suit the metric called `name`, or if none has one."""
+    found = _BUILT_IN.get(name.partition(":")[0])
+    if found is not None and found.needs_targets:
+        _check_fit(name, found, [(example.target, f" of row {example.id!r}") for example in examples])
 
 
 def choose(targets: Sequence[str | None]) -> tuple[Metric, str]:
@@ -219,7 +255,7 @@ def choose(targets: Sequence[str | None]) -> tuple[Metric, str]:
     if not known:
         return Unscored(), f"no row has a target, so answers get no scores: {UNSCORED}"
     n, distinct = len(known), set(known)
-    if all(map(_is_object, known)):
+    if all(map(is_object, known)):
         return Json(), f"all {n} targets are JSON objects: json"
     bare = [target for target in distinct if len(target.strip()) == 1]
     if all(map(_is_letter, known)) and (not bare or _are_options(distinct)):
@@ -229,103 +265,53 @@ def choose(targets: Sequence[str | None]) -> tuple[Metric, str]:
     labels = {_fold_label(target) for target in known}
     is_short = all(len(target) <= _LONGEST_LABEL for target in distinct)
     if is_short and len(labels) <= max(20, 2 * n / 5) and 2 * len(labels) <= n:
-        return _label(known), f"{len(labels)} distinct targets in {n} rows: label"
+        return Label(_distinct(known)), f"{len(labels)} distinct targets in {n} rows: label"
     return Exact(), f"{len(distinct)} distinct targets in {n} rows, of no special form: exact"
 
 
-def _load_function(name: str) -> FunctionMetric:
-    """Return the metric that `name`, as `path.py:function`, names. Runs the file.
-
-    Raises:
-        ConfigError: no such file or function, or the file cannot be imported.
-    """
-    file, _, function_name = name.rpartition(":")
-    path = Path(file)
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"metric {name}: cannot read {file} ({error}); check the path") from error
-    module = _run(path, name, digest(str(path.absolute()), source))
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        names = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+def _from_plugin(name: str) -> Metric:
+    found = plugin.find(kind(), name)
+    if found is None:
         raise ConfigError(
-            f"metric {name}: {file} has no function {function_name!r}; {nearest(function_name, names)}"
+            f"unknown metric {name!r} (your own function is named as path.py:function); "
+            f"{nearest(name, plugin.names(kind()))}"
         )
-    try:
-        inspect.signature(function).bind("reply", "example")
-    except TypeError as error:
-        message = f"{function_name} cannot be called with two arguments ({error})"
-        raise ConfigError(f"metric {name}: {message}; write def {function_name}(reply, example)") from error
-    return FunctionMetric(name, function, digest(source))
+    return wrapped(found)
 
 
-def _run(path: Path, name: str, identity: str) -> ModuleType:
-    module_name = f"promptopt_metric_{identity}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"metric {name}: {path} is no Python file; name a file that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickling look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        line = error.lineno if isinstance(error, SyntaxError) else _line(error, path)
-        place = f"{path}:{line}" if line else str(path)
-        message = f"metric {name}: {place} cannot be imported ({type(error).__name__}: {error}); mend the file"
-        raise ConfigError(message) from error
-    return module
+def _check_argument(name: str, found: _BuiltIn) -> None:
+    """Raise ConfigError if what stands after the colon of a metric's name is not what it takes."""
+    head, colon, argument = name.partition(":")
+    if found.takes_file:
+        if not argument.strip():
+            raise ConfigError(f"metric {name!r} needs a file; write it as {head}:FILE.json")
+    elif colon and not found.arguments:
+        raise ConfigError(f"metric {name!r}: {head} takes nothing after a colon; write {head}")
+    elif colon and argument not in found.arguments:
+        raise ConfigError(f"metric {name!r}: {head} has no {argument!r}; {nearest(argument, found.arguments)}")
 
 
-def _line(error: Exception, path: Path) -> int | None:
-    """Return the last line of the file at `path` that the traceback passes through."""
-    line, step = None, error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == str(path.absolute()):
-            line = step.tb_lineno
-        step = step.tb_next
-    return line
-
-
-def _score(result: object, place: str) -> Score:
-    value: object
-    if isinstance(result, Score):
-        value, feedback, is_parsed = result.value, result.feedback, result.is_parsed
-    elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str | None):
-        value, feedback, is_parsed = result[0], result[1], True
-    else:
-        value, feedback, is_parsed = result, None, True
-    if not isinstance(value, numbers.Real | np.bool_):
-        message = f"returned {result!r:.80}; return a number in [0, 1], (number, feedback) or a Score"
-        raise TaskError(f"{place} {message}")
-    number = float(value)
-    if not 0 <= number <= 1:
-        raise TaskError(f"{place} returned {number}; a score lies in [0, 1], higher is better, so rescale it")
-    return Score(number, feedback, is_parsed)
-
-
-def _known(targets: Sequence[str | None], what: str) -> tuple[str, ...]:
-    known = tuple(target for target in targets if target is not None)
-    if not known:
+def _check_fit(name: str, found: _BuiltIn, targets: Sequence[tuple[str | None, str]]) -> None:
+    """Raise ConfigError if no target is known, or one does not suit the metric; each comes with its place."""
+    if all(target is None for target, _ in targets):
         raise ConfigError(
-            f"{what}: no row has a target; name the target column, your own path.py:function, or the metric "
-            f"{UNSCORED}"
+            f"metric {name!r}: no row has a target; name the target column, your own path.py:function, or the "
+            f"metric {UNSCORED}"
         )
-    return known
+    for target, place in targets:
+        if target is not None and (reason := found.misfit(target)):
+            raise ConfigError(
+                f"metric {name!r}: target {short(target)}{place} does not fit it ({reason}); "
+                "correct the target, or take another metric, such as auto"
+            )
 
 
-def _target(example: Example, name: str) -> str:
-    if example.target is None:
-        raise TaskError(f"example {example.id!r} has no target; metric {name!r} compares with it")
-    return example.target
-
-
-def _label(known: Sequence[str]) -> Label:
+def _distinct(known: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels in the targets, each as it is first written, sorted."""
     firsts: dict[str, str] = {}
     for target in known:
         firsts.setdefault(_fold_label(target), target)
-    return Label(tuple(sorted(firsts.values())))
+    return tuple(sorted(firsts.values()))
 
 
 def _is_letter(target: str) -> bool:
@@ -337,57 +323,39 @@ def _are_options(targets: set[str]) -> bool:
     return len(letters) <= _N_LETTERS and letters <= set(string.ascii_uppercase[:_N_LETTERS])
 
 
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _find_object(reply: str) -> dict[str, object] | None:
-    """Return the object that the reply is; else the last one of the answer, or of the whole reply."""
-    texts = (reply,) if _is_object(trim(reply)) else (extract(reply), reply)
-    return next((found for found in map(parse_object, texts) if found is not None), None)
-
-
-def _is_equal(wanted: object, found: object) -> bool:
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return wanted is found
-    if isinstance(wanted, int | float) and isinstance(found, int | float):
-        return wanted == found
-    if isinstance(wanted, str) and isinstance(found, str):
-        return _spaced(wanted).casefold() == _spaced(found).casefold()
-    if isinstance(wanted, list) and isinstance(found, list):
-        return len(wanted) == len(found) and all(map(_is_equal, wanted, found))
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        return all(name in found and _is_equal(value, found[name]) for name, value in wanted.items())
-    return wanted is None and found is None
-
-
-def _wrong_field(name: str, wanted: Mapping[str, object], found: Mapping[str, object]) -> str:
-    expected = _short(json.dumps(wanted[name], ensure_ascii=False))
-    got = f"got {_short(json.dumps(found[name], ensure_ascii=False))}" if name in found else "it is missing"
-    return f"field {name!r}: expected {expected}, {got}"
-
-
-def _spaced(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).split())
-
-
 def _fold_label(text: str) -> str:
-    folded = " ".join(_spaced(text).casefold().replace("_", " ").split())
+    folded = " ".join(spaced(text).casefold().replace("_", " ").split())
     return folded.rstrip(".,;:!? ").strip("*\"'`") or folded
 
 
-def _short(text: str) -> str:
-    shown = " ".join(text.split())
-    return repr(shown if len(shown) <= 80 else shown[:77] + "...")
+def _unless(fits: Callable[[str], bool], name: str) -> Callable[[str], str]:
+    return lambda target: "" if fits(target) else METRICS[name]
 
 
-_BUILD: Mapping[str, Callable[[Sequence[str]], Metric]] = {
-    "exact": lambda known: Exact(),
-    "label": _label,
-    "choice": lambda known: Choice(),
-    "number": lambda known: Number(),
-    "json": lambda known: Json(),
+def _bad_pattern(target: str) -> str:
+    try:
+        pattern.compiled(target)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+_BUILT_IN: Mapping[str, _BuiltIn] = {
+    "exact": _BuiltIn(lambda order: Exact(order.finder)),
+    "label": _BuiltIn(lambda order: Label(_distinct(order.known), order.finder)),
+    "choice": _BuiltIn(lambda order: Choice(order.finder), _unless(_is_letter, "choice")),
+    "number": _BuiltIn(lambda order: Number(order.finder), _unless(is_number, "number")),
+    "json": _BuiltIn(lambda order: Json(order.finder), _unless(is_object, "json")),
+    "json-schema": _BuiltIn(
+        lambda order: load_schema(order.name, order.argument, order.finder), takes_file=True, needs_targets=False
+    ),
+    "regex": _BuiltIn(
+        lambda order: Regex(not order.argument, order.finder, order.name), _bad_pattern, arguments=("search",)
+    ),
+    "contains": _BuiltIn(lambda order: Contains(order.finder)),
+    "f1": _BuiltIn(lambda order: F1(order.finder)),
+    "rouge": _BuiltIn(
+        lambda order: Rouge(order.argument or "rougeL", order.finder, order.name), rouge_misfit, arguments=ROUGES
+    ),
+    "bleu": _BuiltIn(lambda order: Bleu(order.argument or "exp", order.finder, order.name), arguments=SMOOTHINGS),
 }

@@ -10,99 +10,19 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from commandline import SUPPORT, Outcome, Runner, Wrong, check_refused, optimize, rows
 from filelock import FileLock
 
 from promptopt import cli
 from promptopt.promptfile import read
 
 COMMAND = Path(sys.executable).parent / "promptopt"
-SUPPORT = Path(__file__).parent.parent / "tasks" / "support" / "prompt.md"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-Runner = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Runner:
-    """Return a function that runs the command line in process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.endswith("_API_KEY")]:
-        monkeypatch.delenv(name)
-
-    def invoke(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["promptopt", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        status = ended.value.code
-        return Outcome(status if isinstance(status, int) else 0, said.out, said.err)
-
-    return invoke
-
-
-@pytest.fixture
-def endpoint() -> Iterator[tuple[str, list[str]]]:
-    """Yield the address of an OpenAI-compatible server on this machine, and the requests that it got."""
-    requests: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            last = body["messages"][-1]["content"]
-            requests.append(last)
-            time.sleep(0.004)
-            kinds = ("billing", "refund", "delivery")
-            text = kinds[len(last) % 3]
-            if "</prompt>" in last:
-                text = f"<prompt>Sort the message, way {len(requests)}: {{{{message}}}}</prompt>"
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
-            reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "local"}
-            payload = json.dumps({**reply, "choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            pass  # a client that was killed
-
-    server = Server(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1", requests
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def prompt_file(folder: Path, text: str = "Name the colour of {{item}}.") -> Path:
@@ -116,12 +36,6 @@ def csv_file(folder: Path, n: int = 90, name: str = "data.csv") -> Path:
     rows = [f"thing {i},{('red', 'green', 'blue')[i % 3]}" for i in range(n)]
     path.write_text("\n".join(["item,target", *rows]) + "\n", encoding="utf-8")
     return path
-
-
-def optimize(
-    *extra: object, prompt: object = SUPPORT, data: object = "support", model: str = "sim"
-) -> list[object]:
-    return ["optimize", prompt, "--data", data, "--model", model, *extra]
 
 
 # Outcomes -----------------------------------------------------------------------------------------
@@ -324,27 +238,6 @@ def test_second_interrupt_leaves_at_once(tmp_path: Path, endpoint: tuple[str, li
 
 # Wrong input --------------------------------------------------------------------------------------
 
-COLOURS = "Name the colour of {{item}}."
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A wrong use: what is written into which file, the command's other words, and what must be said."""
-
-    name: str
-    says: str
-    words: str = ""
-    prompt: str | bytes = COLOURS
-    data: str | bytes | None = None
-    prompt_path: str = "prompt.md"
-    data_path: str = "data.csv"
-    model: str = "sim"
-
-
-def rows(*lines: str, header: str = "item,target", n: int = 60) -> str:
-    return "\n".join([header, *(f"thing {i},{('red', 'blue')[i % 2]}" for i in range(n)), *lines]) + "\n"
-
-
 WRONG = [
     Wrong("missing prompt", r"gone\.md: no such file", prompt_path="gone.md"),
     Wrong("prompt is a folder", r"\.: is a folder", prompt_path="."),
@@ -371,11 +264,15 @@ WRONG = [
     Wrong("empty target", r"data\.csv:62: target 'target' is empty", data=rows("a,")),
     Wrong("no target column", r"no target column 'label'.*--target", "--target label"),
     Wrong("no input column", r"no input column 'itm'.*'item'", "--input itm"),
-    Wrong("targets do not fit", r"data\.csv: metric 'number': target 'red' does not fit", "--metric number"),
+    Wrong(
+        "targets do not fit",
+        r"data\.csv: metric 'number': target 'red' of row 'train-.*' does not fit",
+        "--metric number",
+    ),
     Wrong("unknown metric", r"unknown metric 'labell'.*'label'", "--metric labell"),
     Wrong("metric in the file", r"prompt\.md:2: unknown metric 'lab'", prompt="---\nmetric: lab\n---\nx {{item}}"),
     Wrong("target in the file", r"prompt\.md:2: .*no target column 'y'", prompt="---\ntarget: y\n---\nx {{item}}"),
-    Wrong("no metric file", r"cannot read gone\.py", "--metric gone.py:score"),
+    Wrong("no metric file", r"there is no file gone\.py", "--metric gone.py:score"),
     Wrong("unknown strategy", r"optimizer 'cappo' is unknown: did you mean 'capo'", "--optimizer cappo"),
     Wrong("no strategy file", r"there is no file gone\.py", "--optimizer gone.py:Own"),
     Wrong("unknown option of it", r"no option 'populaton'.*'population_size'", "--set populaton=3"),
@@ -424,24 +321,7 @@ WRONG = [
 
 @pytest.mark.parametrize("case", WRONG, ids=lambda case: case.name.replace(" ", "-"))
 def test_wrong_input(case: Wrong, run: Runner, tmp_path: Path, endpoint: tuple[str, list[str]]) -> None:
-    address, requests = endpoint
-    _write(tmp_path / "prompt.md", case.prompt)
-    _write(tmp_path / (case.data_path if case.data is not None else "data.csv"), case.data or rows())
-    words = case.words.replace("ENDPOINT", address).split()
-    out = () if "--out" in words else ("--out", "here")
-    done = run(*optimize(*words, *out, prompt=case.prompt_path, data=case.data_path, model=case.model))
-    assert (done.status, done.out) == (cli.EXIT_WRONG_USE, "")
-    assert re.search(case.says, done.err), done.err
-    assert "Traceback" not in done.err
-    if not done.err.startswith("Usage:"):
-        assert done.err.startswith("error: ")
-        assert done.err.count("\n") == 1, "one message"
-    assert not requests
-    assert not (tmp_path / "here/journal.db").exists()
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    check_refused(case, run, tmp_path, endpoint)
 
 
 def test_wrong_metric_file(run: Runner, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ FLOORS = {
         "ledger",
         "stats",
         "option",
+        "plugin",
     },
     2: {"providers", "gateway", "simulator", "protocol"},
     3: {

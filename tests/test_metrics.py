@@ -96,7 +96,7 @@ def test_no_reply_makes_a_metric_raise(reply: str, metric: Metric) -> None:
 
 
 def test_metrics_are_listed_and_loaded_by_name() -> None:
-    for name in set(metrics.METRICS) - {"path.py:function"}:
+    for name in set(metrics.METRICS) - {"path.py:function", "json-schema:FILE.json"}:
         target = {"json": "{}", "choice": "(A)"}.get(name, "1")
         assert metrics.load(name, [target]).name == name
     assert metrics.load("auto", ["(A)"]).name == "choice"
@@ -108,7 +108,7 @@ def test_metrics_are_listed_and_loaded_by_name() -> None:
     ("name", "targets", "said"),
     [
         ("lable", ["x"], "unknown metric 'lable' .*did you mean 'label'"),
-        ("f1", ["x"], "path.py:function"),
+        ("f2", ["x"], "path.py:function"),
         ("number", ["1", "two"], "metric 'number': target 'two' does not fit .*correct the target, or take"),
         ("choice", ["(A)", "yes"], "target 'yes' does not fit"),
         ("json", ["[1]"], "does not fit"),
@@ -203,12 +203,12 @@ def test_own_functions(file: Path, result: str, value: float, feedback: str | No
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("def g(reply, example):\n    return 1\n", "has no function 'f'; valid: g"),
+        ("def g(reply, example):\n    return 1\n", "has no 'f'; valid: g"),
         ("def f(:\n", r"mine\.py:1 cannot be imported \(SyntaxError"),
         ("x = 1\n\n1 / 0\n", r"mine\.py:3 cannot be imported \(ZeroDivisionError.*mend the file"),
         ("import no_such_module_at_all\n", r"mine\.py:1 cannot be imported \(ModuleNotFoundError"),
         ("def f(reply):\n    return 1\n", r"cannot be called with two arguments .*write def f\(reply, example\)"),
-        ("f = 3\n", "has no function 'f'"),
+        ("f = 3\n", "f is no function"),
     ],
 )  # fmt: skip
 def test_own_files_that_cannot_be_used(file: Path, source: str, said: str) -> None:
@@ -252,3 +252,9 @@ def test_a_changed_file_is_another_metric(file: Path) -> None:
         assert metric.score("", example("x")).value == float(value)
         digests.append(metric.digest)
     assert digests[0] != digests[1]
+
+
+def test_every_metric_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "data-and-metrics.md").read_text(encoding="utf-8")
+    for name in metrics.METRICS:
+        assert f"\n| `{name}` |" in page, name

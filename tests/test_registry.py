@@ -67,7 +67,7 @@ def test_changed_file_has_another_digest(own: str) -> None:
 @pytest.mark.parametrize(
     ("attribute", "says"),
     [
-        ("Own2", "has no 'Own2': did you mean 'Own'"),
+        ("Own2", "has no 'Own2'; did you mean 'Own'"),
         ("Half", "lacks source, requires, when, presets, minimum_calls, forecast"),
         ("function", "must be a dataclass"),
     ],
@@ -79,7 +79,7 @@ def test_file_without_a_strategy(own: str, attribute: str, says: str) -> None:
 
 def test_file_that_does_not_import(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("1 / 0", encoding="utf-8")
-    with pytest.raises(ConfigError, match="does not import: ZeroDivisionError"):
+    with pytest.raises(ConfigError, match=r"bad\.py:1 cannot be imported \(ZeroDivisionError"):
         registry.optimizer_class(f"{tmp_path / 'bad.py'}:X")
 
 

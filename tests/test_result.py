@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from scripted import Scripted, make_run, make_task, model
+from scripted import LABELS, Scripted, make_run, make_task, model
+from sklearn.metrics import f1_score
 
 from promptopt.config import Settings
 from promptopt.promptfile import format_prompt, parse
 from promptopt.result import Result
 from promptopt.run import Run
+from promptopt.tasks.metrics import load
 from promptopt.types import Budget, Request
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCHEMA = json.loads((DOCS / "result.schema.json").read_text(encoding="utf-8"))
 BUDGET = Budget(calls=200)
+REPLIES = {"Answer: red.": "red", "Green": "green", "red": "red", "no idea": "(none)"}  # and what they name
 
 
 def execute(run: Run) -> Result:
@@ -85,6 +88,27 @@ def test_completed(tmp_path: Path) -> None:
     assert content["improvement"]["delta"] == 0
 
 
+def test_macro_f1_is_that_of_the_test_answers(tmp_path: Path) -> None:
+    def lazy(request: Request) -> str:
+        last = request.messages[-1].content
+        return "no prompt" if "</prompt>" in last else tuple(REPLIES)[int(last.split()[-1]) % 4]
+
+    settings = Settings("sim", budget=Budget(calls=900), optimizer="random", options={"max_shots": "0"})
+    content = check(execute(make_run(tmp_path, Scripted(lazy), settings=settings)), tmp_path)
+    rows = make_task().test
+    named = [list(REPLIES.values())[int(row.inputs["input"].split()[-1]) % 4] for row in rows]
+    expected = f1_score([row.target for row in rows], named, labels=LABELS, average="macro", zero_division=0)
+    assert 0 < expected < 1
+    assert content["initial"]["macro_f1"] == content["best"]["macro_f1"] == pytest.approx(expected)
+
+
+def test_macro_f1_is_null_where_answers_are_no_classes(tmp_path: Path) -> None:
+    task = replace(make_task(), metric=load("exact", LABELS))
+    content = check(execute(make_run(tmp_path, Scripted(model), task=task, settings=Settings("sim"))), tmp_path)
+    assert content["improvement"] is not None
+    assert content["initial"]["macro_f1"] is content["best"]["macro_f1"] is None
+
+
 def test_interrupted(tmp_path: Path) -> None:
     run: Run
 
@@ -99,6 +123,7 @@ def test_interrupted(tmp_path: Path) -> None:
     assert content["status"] == "interrupted"
     assert content["improvement"] is None
     assert content["best"]["test"] is None
+    assert content["best"]["macro_f1"] is None
 
 
 def test_failed(tmp_path: Path) -> None:

@@ -356,3 +356,24 @@ def test_betting_follows_the_published_recursion() -> None:
         test.update(np.array([d]))
         assert test.log_e[0] == pytest.approx(log_e)
         assert exp(test.log_e[0]) > 0
+
+
+# -------------------------------------------------------------------------------- macro-F1
+
+CLASSES = ("a", "b", "c", "d")
+
+
+@given(st.lists(st.tuples(st.sampled_from(CLASSES[:3]), st.sampled_from((*CLASSES, None))), min_size=1))
+def test_macro_f1_is_scikit_learns(pairs: list[tuple[str, str | None]]) -> None:
+    from sklearn.metrics import f1_score
+
+    right, named = [pair[0] for pair in pairs], [pair[1] or "(none)" for pair in pairs]
+    for labels in (CLASSES, CLASSES[:1]):
+        expected = f1_score(right, named, labels=labels, average="macro", zero_division=0)
+        assert stats.macro_f1(pairs, labels) == pytest.approx(expected)
+
+
+def test_macro_f1_of_an_answer_of_no_class_is_that_of_a_wrong_one() -> None:
+    assert stats.macro_f1([("a", "a"), ("b", "b")], ("a", "b")) == 1
+    assert stats.macro_f1([("a", "a"), ("b", None)], ("a", "b")) == 0.5
+    assert stats.macro_f1([("a", "a"), ("b", "a")], ("a", "b")) == pytest.approx(1 / 3)

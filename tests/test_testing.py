@@ -164,7 +164,7 @@ FLAWS = {
     "has an option that text cannot say": Flaw(
         "test_describes_its_options",
         "--set patience=",
-        {"    patience: int = 3": "    patience: bytes = b'3'", "self.patience < 1": "False"},
+        {"    patience: int = 3": "    patience: bytes = b'3'", '"n_children", "patience"': '"n_children"'},
     ),
     "has a preset of other options": Flaw("test_presets_work", "no options", {'{"n_children": 8}': '{"x": 8}'}),
     "forecasts too much": Flaw("test_forecasts_what_it_asks_for", "above the size", {" - n_written}": "}"}),

@@ -1,0 +1,89 @@
+"""Metrics that users write: a function of reply and example, or an object with such a `score`."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptopt import plugin
+from promptopt.errors import ConfigError, TaskError
+from promptopt.types import Example, Score
+
+
+@dataclass(frozen=True)
+class FunctionMetric:
+    """Calls the user's `function(reply, example)`.
+
+    Args:
+        name: as the user gave it: `path.py:function`, `package.module:function` or an installed name.
+        function: returns a number in [0, 1], (number, feedback) or a Score.
+        digest: of the file's text, so that a changed metric can be told from the old one.
+        reads_all_targets: the function is called once, also where several targets are right.
+    """
+
+    name: str
+    function: Callable[[str, Example], object]
+    digest: str
+    reads_all_targets: bool = True
+
+    def score(self, reply: str, example: Example) -> Score:
+        """Return what the user's function says of `reply`.
+
+        Raises:
+            TaskError: the function raised, or returned something else than it may.
+        """
+        place = f"metric {self.name} on example {example.id!r}"
+        try:
+            result = self.function(reply, example)
+        except Exception as error:
+            raise TaskError(f"{place} raised {type(error).__name__}: {error}; mend the function") from error
+        return _score(result, place)
+
+
+def wrapped(found: plugin.Plugin) -> FunctionMetric:
+    """Return the metric that a plug-in is: a function, an object with `score`, or a class of such objects.
+
+    Raises:
+        ConfigError: it is none of them, or cannot be called with reply and example.
+    """
+    what, value = f"metric {found.name}", found.value
+    shown = found.name.rpartition(":")[2]
+    if inspect.isclass(value) and hasattr(value, "score"):
+        try:
+            value = value()
+        except Exception as error:
+            raise ConfigError(
+                f"{what}: {shown}() raised {type(error).__name__}: {error}; a class is made without arguments"
+            ) from error
+    function = getattr(value, "score", value)
+    if inspect.isclass(value) or not callable(function):
+        raise ConfigError(f"{what}: {shown} is no function; write def {shown}(reply, example)")
+    try:
+        inspect.signature(function).bind("reply", "example")
+    except TypeError as error:
+        message = f"{shown} cannot be called with two arguments ({error})"
+        raise ConfigError(f"{what}: {message}; write def {shown}(reply, example)") from error
+    except ValueError:  # a builtin without a signature: its first call tells
+        pass
+    return FunctionMetric(found.name, function, found.digest)
+
+
+def _score(result: object, place: str) -> Score:
+    value: object
+    if isinstance(result, Score):
+        value, feedback, is_parsed = result.value, result.feedback, result.is_parsed
+    elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str | None):
+        value, feedback, is_parsed = result[0], result[1], True
+    else:
+        value, feedback, is_parsed = result, None, True
+    if not isinstance(value, numbers.Real | np.bool_):
+        message = f"returned {result!r:.80}; return a number in [0, 1], (number, feedback) or a Score"
+        raise TaskError(f"{place} {message}")
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise TaskError(f"{place} returned {number}; a score lies in [0, 1], higher is better, so rescale it")
+    return Score(number, feedback, is_parsed)

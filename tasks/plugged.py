@@ -1,0 +1,45 @@
+"""Tasks that others wrote: a Task, or a function without arguments that returns one."""
+
+from __future__ import annotations
+
+from promptopt import plugin
+from promptopt.errors import ConfigError
+from promptopt.task import Task
+from promptopt.tasks import bundled
+
+
+def kind() -> plugin.Kind:
+    """Return tasks as a kind of plug-ins."""
+    return plugin.Kind("--data", "promptopt.tasks", bundled.names())
+
+
+def find(name: str) -> Task | None:
+    """Return the task that `path.py:Name`, `package.module:Name` or an installed name stands for; None = no such.
+
+    Raises:
+        ConfigError: it cannot be imported, raises, or gives no Task.
+    """
+    found = plugin.find(kind(), name)
+    if found is None:
+        return None
+    task = found.value
+    if not isinstance(task, Task) and callable(task):
+        try:
+            task = task()
+        except ConfigError as error:
+            raise ConfigError(f"--data {name!r}: {error}") from error
+        except (Exception, SystemExit) as error:  # the function is the user's; its error is re-raised as ours
+            place = plugin.raised_at(error, found.place)
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"--data {name!r}: {place} raised {reason}; mend the function") from error
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"--data {name!r}: {found.place} gives {type(task).__name__} there; name a promptopt.Task, or a "
+            "function without arguments that returns one"
+        )
+    return task
+
+
+def source_digest(name: str) -> str:
+    """Return the digest of the file that the task called `name` is written in; "" if it is no plug-in."""
+    return plugin.source_digest(kind(), name)
