@@ -202,7 +202,8 @@ def load_task(
 
     Args:
         source: .jsonl or .csv file, folder with train, dev and test files, or name of a bundled task.
-        metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
+        metric: name, `auto` (picked by the targets), `none` (no scores), `judge:FILE.md` or
+            `path.py:function`.
         target: column of the targets; rows may lack it where nothing needs them.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
             only one.
@@ -238,7 +239,8 @@ def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     """Return which rows must have a target for a metric and a strategy."""
     if metric == UNSCORED:
         return "any"
-    return "all or none" if (metric == "auto" or ".py:" in metric) and not needs_labels else "all"
+    is_free = metric == "auto" or ".py:" in metric or metric.startswith("judge:")  # may do without
+    return "all or none" if is_free and not needs_labels else "all"
 
 
 def _check_no_targets(path: Path, target: str, task: Task) -> None:

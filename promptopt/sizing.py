@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from functools import cached_property
@@ -11,6 +11,7 @@ from promptopt.config import Settings
 from promptopt.gate import prompt_tokens
 from promptopt.ledger import Amount, limit_of
 from promptopt.providers import ModelSpec
+from promptopt.rating import ANSWER_BYTES_PER_TOKEN, worst_rating
 from promptopt.registry import Optimizer
 from promptopt.stats import smallest_provable_gain
 from promptopt.study import MAX_QUESTIONS
@@ -29,6 +30,7 @@ _WRITER_INPUT = 200
 _WRITER_WORDS = {True: 40, False: 150}
 _JUDGE_INPUT = 150
 _JUDGE_WORDS = {True: 12, False: 100}
+_RATING_WORDS = {True: 12, False: 80}
 _THINKING_TOKENS = 1000
 _EXPECTED_SECONDS = {True: 0.005, False: 2.0}
 _USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
@@ -38,7 +40,6 @@ _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
 _JUDGE_BYTES = 1500
 _JUDGED_QUESTIONS = 3  # SPO's, arXiv 2502.06855
-_ANSWER_BYTES_PER_TOKEN = 5  # English prose has 4 to 5
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,25 @@ class Sizing:
         return one.times(self.task.calls_per_example)
 
     @cached_property
+    def worst_cell(self) -> Amount:
+        """The most that one prompt can take on one example, with the rating where a judge gives the scores."""
+        if self.task.judged is None:
+            return self.worst_task
+        return self.worst_task.plus(self._worst_rating)
+
+    @cached_property
+    def _worst_rating(self) -> Amount:
+        """The most that a rating is likely to take: of a reply of max_tokens to the longest example."""
+        metric = self.task.judged
+        assert metric is not None
+        rows = (*self.task.train, *self.task.dev, *self.task.test)
+        longest = max(rows, key=lambda e: _n_bytes((*e.inputs.values(), e.target or "")))
+        return worst_rating(metric, self.models["judge"], longest, self.models["task"].max_tokens)
+
+    @cached_property
     def worst_pair(self) -> Amount:
-        """The most that two prompts can take on one test example, the votes of a judge on them included."""
-        two = self.worst_task.times(2)
+        """The most that two prompts can take on one test example, a judge's votes or ratings included."""
+        two = self.worst_cell.times(2)
         is_judged = not self.task.is_scored and "judge" in self.models
         return two.plus(self._worst_judge(1).times(N_PROOF_VOTES)) if is_judged else two
 
@@ -99,7 +116,7 @@ class Sizing:
 
     def _worst_judge(self, n_questions: int) -> Amount:
         """Return the most that a call of the judge is likely to hold, with two answers to each question."""
-        answer = _ANSWER_BYTES_PER_TOKEN * self.models["task"].max_tokens
+        answer = ANSWER_BYTES_PER_TOKEN * self.models["task"].max_tokens
         n_bytes = _JUDGE_BYTES + len(self.task.description.encode("utf-8", "replace"))
         text = "x" * (n_bytes + n_questions * (self._longest_input + 2 * answer))
         return self.models["judge"].worst_case(self.models["judge"].request((Message("user", text),)))
@@ -108,8 +125,7 @@ class Sizing:
     def _longest_input(self) -> int:
         """UTF-8 bytes of the inputs of the longest example."""
         return max(
-            sum(len(text.encode("utf-8", "replace")) for text in example.inputs.values())
-            for example in (*self.task.train, *self.task.dev, *self.task.test)
+            _n_bytes(example.inputs.values()) for example in (*self.task.train, *self.task.dev, *self.task.test)
         )
 
     @cached_property
@@ -140,12 +156,29 @@ class Sizing:
         n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
 
+    def _usual_rating(self, n_calls: int) -> tuple[int, Decimal | None]:
+        """Return the tokens and dollars that a judge's rating of an answer usually takes."""
+        metric, spec = self.task.judged, self.models["judge"]
+        assert metric is not None
+        form = metric.rating_request("-", self.task.dev[0])
+        target = self._means[2]
+        answer = target + _ANSWER_WORDS[self.models["task"].is_simulated]
+        n_in = sum(len(message.content) for message in form) / 4 + answer
+        n_out = min(spec.max_tokens, _RATING_WORDS[spec.is_simulated] + _THINKING_TOKENS * spec.is_reasoning)
+        return round(n_in + n_out), spec.price(round(n_in), round(n_out))
+
+    def ratings(self, by_role: Mapping[Role, int]) -> int:
+        """Return the judge's ratings that come with the answers of a search: one for each, or none."""
+        return 0 if self.task.judged is None else by_role.get("task", 0)
+
     def total(self, by_role: Mapping[Role, int], n_calls: int) -> tuple[int, Decimal | None]:
-        """Return the tokens and dollars that so many answers of a search usually take."""
+        """Return the tokens and dollars that so many answers of a search usually take, their ratings included."""
         tokens, usd = 0, Decimal(0)
         is_known = True
-        for role, n in by_role.items():
-            each_tokens, each_usd = self.usual(role, n_calls)
+        rows = [(n, *self.usual(role, n_calls)) for role, n in by_role.items()]
+        if n_ratings := self.ratings(by_role):
+            rows.append((n_ratings, *self._usual_rating(n_calls)))
+        for n, each_tokens, each_usd in rows:
             tokens += n * each_tokens
             usd += n * (each_usd or 0)
             is_known = is_known and each_usd is not None
@@ -167,12 +200,17 @@ class Sizing:
         return reserve, self.worst_pair.count_in(reserve)
 
     def search_calls(self, search: Amount) -> int:
-        """Return how many answers the search can be expected to afford; the smallest of all limits."""
+        """Return how many answers the search can be expected to afford; the smallest of all limits.
+
+        Ratings do not count: a strategy plans with answers, and each that is scored brings its rating along.
+        """
         low, high = 0, min(search.calls, _MOST_CALLS)
         while low < high:  # what a call takes depends on how many there are; together they take ever more
             n = (low + high + 1) // 2
-            tokens, usd = self.total(self.optimizer.forecast(n), n)
+            by_role = self.optimizer.forecast(n)
+            tokens, usd = self.total(by_role, n)
             fits = tokens <= search.tokens and (usd is None or usd <= search.usd)
+            fits = fits and n + self.ratings(by_role) <= search.calls
             low, high = (n, high) if fits else (low, n - 1)
         n = low
         if self.settings.budget.seconds is not None:
@@ -183,7 +221,7 @@ class Sizing:
 
     def can_search(self, search: Amount) -> bool:
         """Return whether the search can start: its first call fits, and enough of them are affordable."""
-        first = self.worst_writer if "optimizer model" in self.optimizer.requires else self.worst_task
+        first = self.worst_writer if "optimizer model" in self.optimizer.requires else self.worst_cell
         return first.fits(search) and self.search_calls(search) >= self.optimizer.minimum_calls()
 
     def least_budget(self) -> dict[str, str]:
@@ -213,6 +251,10 @@ class Sizing:
         tokens, usd = self.usual("task", n_calls)
         n = 2 * self.task.calls_per_example
         pair, known = Amount(n, n * tokens, n * (usd or Decimal(0))), usd is not None
+        if self.task.judged is not None:
+            tokens, usd = self._usual_rating(n_calls)
+            known = known and usd is not None
+            pair = pair.plus(Amount(1, tokens, usd or Decimal(0)).times(2))
         if not self.task.is_scored:
             tokens, usd = self.usual("judge", n_calls, n_questions=1)
             known = known and usd is not None
@@ -231,11 +273,12 @@ class Sizing:
         by_role["task"] = by_role.get("task", 0) + n_gate
         n_calls = sum(by_role.values())  # fewer than it might take, where a search ends by itself
         search_tokens, search_usd = self.total(by_role, n_calls)
+        n_answers = n_calls + self.ratings(by_role)
         pair, pair_usd = Amount(), Decimal(0) if search_usd is not None else None
         n_proof = 0
         if n_certain:
             pair, pair_usd = self._usual_pair(n_calls)
-            left = limit.minus(Amount(n_calls, search_tokens, search_usd or Decimal(0)))
+            left = limit.minus(Amount(n_answers, search_tokens, search_usd or Decimal(0)))
             n_usual = max(pair.count_in(share(limit, PROOF_SHARE)), pair.count_in(left))
             n_proof = max(n_certain, min(n_certain + n_spare, n_usual))
         expected = None if search_usd is None or pair_usd is None else search_usd + n_proof * pair_usd
@@ -244,7 +287,7 @@ class Sizing:
             expected = min(expected, worst_usd)
         provable = smallest_provable_gain(n_proof)
         return Forecast(
-            n_calls + n_proof * pair.calls, expected, worst_usd, worst_tokens, provable, n_proof, n_certain
+            n_answers + n_proof * pair.calls, expected, worst_usd, worst_tokens, provable, n_proof, n_certain
         )
 
     def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
@@ -254,6 +297,8 @@ class Sizing:
         worst = [self.worst_task, self.models["optimizer"].worst_case(longest)]
         if "judge" in self.models:
             worst.append(self._worst_judge(MAX_QUESTIONS))
+        if self.task.judged is not None:
+            worst.append(self._worst_rating)
         endless = Amount.endless()
         tokens = [limit.tokens] if limit.tokens < endless.tokens else []
         dollars = [limit.usd] if limit.usd.is_finite() else []
@@ -265,6 +310,10 @@ class Sizing:
             dollars.append(limit.tokens * max(spec.price_out or spec.price_in or Decimal(0) for spec in specs))
         is_priced = all(spec.price_in is not None for spec in specs)
         return min(tokens, default=None), min(dollars, default=None) if is_priced else None
+
+
+def _n_bytes(texts: Iterable[str]) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def share(limit: Amount, part: Decimal) -> Amount:

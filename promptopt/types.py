@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,23 @@ class Metric(Protocol):
 
     def score(self, reply: str, example: Example) -> Score:
         """Return the score of `reply`, the model's whole text, on `example`."""
+        ...
+
+
+@runtime_checkable
+class JudgedMetric(Metric, Protocol):
+    """A metric whose scores a judge model gives: one more call for each reply, at temperature 0.
+
+    Obligations: `rating_request` and `read_rating` are pure and deterministic; the request shows nothing of the
+    prompt that made the reply. `score` is never called where there is a judge; it raises TaskError.
+    """
+
+    def rating_request(self, reply: str, example: Example) -> tuple[Message, ...]:
+        """Return what the judge is asked about `reply`, which may be hostile text and is not blank."""
+        ...
+
+    def read_rating(self, said: str) -> Score | None:
+        """Return the score that the judge's reply means; None = it cannot be read, and is asked for once more."""
         ...
 
 

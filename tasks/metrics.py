@@ -19,6 +19,7 @@ import numpy as np
 
 from promptopt.errors import ConfigError, TaskError, nearest
 from promptopt.task import UNSCORED
+from promptopt.tasks import rubric
 from promptopt.tasks.answer import extract, is_number, parse_letters, parse_number, parse_object, trim
 from promptopt.types import Example, Metric, Score, digest
 
@@ -30,6 +31,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "number": "the last number of the answer equals the target as a number; $ , % ignored",
         "json": "share of the target's fields that the answer's JSON object has right",
         "none": "no score: where there are no targets, a judge model compares answers",
+        "judge:FILE.md": "a judge model's verdicts on the principles that a Markdown file lists; one more call",
         "path.py:function": "your own `def function(reply, example)`: number, (number, feedback) or Score",
     }
 )
@@ -194,6 +196,8 @@ def load(name: str, targets: Sequence[str | None]) -> Metric:
         return _load_function(name)
     if name == UNSCORED:
         return Unscored()
+    if name.startswith(rubric.PREFIX):
+        return rubric.load(name)
     build = _BUILD.get(name)
     if build is None:
         raise ConfigError(

@@ -23,6 +23,7 @@ FLOORS = {
         "label",
         "embedding",
         "judging",
+        "rating",
         "asking",
         "evaluation",
         "contest",
