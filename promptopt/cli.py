@@ -96,6 +96,45 @@ def optimize(
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))
 
 
+@app.command("judge-check")
+def judge_check(
+    rubric: Annotated[str, typer.Option(help="the judge's rubric, a Markdown file")],
+    data: Annotated[Path, typer.Option(help="rows with reply, score (0 to 1, or yes/no) and the inputs")],
+    model: Annotated[str, typer.Option(help="the judge: any litellm name, or sim (built-in simulator)")],
+    repeats: Annotated[int, typer.Option(help="ratings of each reply")] = 3,
+    api_base: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")] = None,
+    price_in: Annotated[str | None, typer.Option(help="dollars per million input tokens")] = None,
+    price_out: Annotated[str | None, typer.Option(help="dollars per million output tokens")] = None,
+    budget_usd: Annotated[str | None, typer.Option(help="most dollars")] = None,
+    budget_calls: Annotated[int | None, typer.Option(help="most answers used")] = None,
+    concurrency: Annotated[int, typer.Option(help="calls in flight at most")] = 16,
+    out: Annotated[Path | None, typer.Option(help="folder of the journal; nothing in it is paid again")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Show how far a rubric judge agrees with labels by hand, and how much it varies when asked again."""
+    import asyncio
+
+    from promptopt import config, judge_check
+    from promptopt.screen import clean
+    from promptopt.types import Budget
+
+    settings = config.Settings(
+        model,
+        budget=Budget(None if budget_usd is None else config.number(budget_usd, "--budget-usd"), budget_calls),
+        api_base=api_base,
+        price_in=None if price_in is None else config.number(price_in, "--price-in"),
+        price_out=None if price_out is None else config.number(price_out, "--price-out"),
+        concurrency=concurrency,
+        out=out,
+    )
+    check = judge_check.make_check(rubric, data, settings, repeats=repeats)
+    for note in () if as_json else check.notes:
+        sys.stderr.write(clean(note) + "\n")
+    report = asyncio.run(check.run())
+    for line in [report.to_json().rstrip()] if as_json else judge_check.lines(report):
+        _print(line if as_json else clean(line))
+
+
 @app.command()
 def optimizers(
     name: Annotated[str | None, typer.Argument(help="a strategy, to see its options")] = None,

@@ -71,7 +71,12 @@ def open_journal(folder: Path) -> Journal:
 
 def new_folder(plan: Plan) -> Path:
     """Return a folder of its own for a run that was given none; the same command gets a new one."""
-    stem = f"{plan.task.name}-{plan.optimizer_name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    return unused_folder(f"{plan.task.name}-{plan.optimizer_name}")
+
+
+def unused_folder(stem: str) -> Path:
+    """Return a folder below `runs` that does not exist yet, named by `stem` and the time."""
+    stem = f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder, n = Path("runs") / stem, 1
     while folder.exists():
         n += 1

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,11 +41,11 @@ from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
 from promptopt.plan import PROOF_SHARE, Plan, finalists, make_plan
 from promptopt.proof import prove
-from promptopt.providers import LitellmTransport, SimulatorTransport, Transport
+from promptopt.providers import LitellmTransport, ModelSpec, SimulatorTransport, Transport
 from promptopt.result import Improvement, Result, Status, make_result
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
-from promptopt.types import Budget, Candidate, Prompt
+from promptopt.types import Budget, Candidate, Example, Prompt
 
 
 class Run:
@@ -262,14 +262,20 @@ def check_simulator(plan: Plan) -> None:
 
 def make_transports(plan: Plan) -> dict[str, Transport]:
     """Return the transports of a plan's models: the simulator knows the task, litellm the rest."""
-    transports: dict[str, Transport] = {"": LitellmTransport(tuple(plan.models.values()))}
-    for spec in plan.models.values():
+    task = plan.task
+    examples = (*task.train, *task.dev, *plan.holdout, *task.test, *plan.spare_test)
+    return transports_of(tuple(plan.models.values()), examples)
+
+
+def transports_of(models: Sequence[ModelSpec], examples: Sequence[Example]) -> dict[str, Transport]:
+    """Return the transports of models: the simulator, which is told the examples, and litellm for the rest."""
+    transports: dict[str, Transport] = {"": LitellmTransport(tuple(models))}
+    for spec in models:
         if spec.is_simulated and spec.name not in transports:
             from promptopt.simulator import Simulator, landscape
 
             simulator = Simulator(landscape(spec.name.partition(":")[2] or "default"))
-            task = plan.task
-            simulator.learn((*task.train, *task.dev, *plan.holdout, *task.test, *plan.spare_test))
+            simulator.learn(examples)
             transports[spec.name] = SimulatorTransport(simulator, spec)
     return transports
 

@@ -14,7 +14,7 @@ import promptopt
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
-    1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "option"},
+    1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "agreement", "option"},
     2: {"providers", "gateway", "simulator"},
     3: {
         "gate",
@@ -35,7 +35,7 @@ FLOORS = {
         "vocabulary",
     },
     4: {"tasks", "optimizers"},
-    5: {"registry", "config", "sizing", "plan", "result", "folder", "proof", "run"},
+    5: {"registry", "config", "sizing", "plan", "result", "folder", "proof", "run", "judge_check"},
     6: {"screen", "catalogue", "cli", "testing"},
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
