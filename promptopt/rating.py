@@ -77,7 +77,8 @@ async def rate_all(
         is_read = messages is None or said is None or metric.read_rating(said) is not None
         repairs.append(None if is_read else _repair(messages or (), said or ""))
     second = await _ask(state, lease, place, repairs, sample)
-    return [_rating(metric, one, two) for one, two in zip(first, second, strict=True)]
+    ids = [example.id for _, example in replies]
+    return [_rating(metric, *row) for row in zip(ids, first, second, strict=True)]
 
 
 _Asked = tuple[bytes, Response | ProviderError]
@@ -105,7 +106,7 @@ def _repair(asked: tuple[Message, ...], said: str) -> tuple[Message, ...]:
     return (*asked, Message("assistant", said.strip() or "(no text)"), Message("user", _PLEA))
 
 
-def _rating(metric: JudgedMetric, first: _Asked | None, second: _Asked | None) -> Rating:
+def _rating(metric: JudgedMetric, example_id: str, first: _Asked | None, second: _Asked | None) -> Rating:
     if first is None:
         return Rating((), Score(0.0, "the reply is empty", is_parsed=False))
     rows = [row for row in (first, second) if row is not None]
@@ -117,8 +118,8 @@ def _rating(metric: JudgedMetric, first: _Asked | None, second: _Asked | None) -
     if score is not None:
         return Rating(keys, score)
     error = RatingUnread(
-        f"the judge rated twice in a form that cannot be read (last: {' '.join(outcome.text.split())[:80]!r}); "
-        "take another --judge-model, or a plainer rubric"
+        f"the judge rated a reply to example {example_id!r} twice in a form that cannot be read (last: "
+        f"{' '.join(outcome.text.split())[:80]!r}); take another --judge-model, or a plainer rubric"
     )
     # Not under a call's own key: its answer is there and paid, and a resumed run reads it again.
     return Rating(keys, None, error, bytes.fromhex(digest("unread rating", key.hex())))

@@ -169,12 +169,16 @@ def _items(lines: list[str]) -> tuple[list[str], str]:
     items: list[list[str]] = []
     around: list[str] = []
     is_inside = is_fenced = after_blank = False
+    margin = 0
     for line in lines:
         found = None if is_fenced or _RULE.match(line) else _ITEM.match(line)
+        indent = len(line) - len(line.lstrip())
+        if found and is_inside and indent >= margin + 2:
+            found = None  # an item of an item
         is_fenced ^= _FENCE.match(line.lstrip() if is_inside else line) is not None
         if found:
             items.append([found["text"]])
-            is_inside = True
+            is_inside, margin = True, indent
         elif is_inside and (not line.strip() or line[:1] in " \t" or not (after_blank or _HEADING.match(line))):
             items[-1].append(line.strip())
         else:
