@@ -29,7 +29,7 @@ from promptopt.errors import (
     TaskError,
     TooManyMissing,
 )
-from promptopt.ledger import Lease, limit_of
+from promptopt.ledger import Amount, Lease, limit_of
 from promptopt.plan import make_plan
 from promptopt.providers import ModelSpec
 from promptopt.rating import rater, worst_rating
@@ -253,6 +253,17 @@ def test_a_budget_of_dollars_needs_the_judges_price(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match="no known price for model 'local'"):
         make_plan(rated_task(), settings)
     assert "judge" in make_plan(rated_task(), replace(settings, price_in=1, price_out=1)).models
+
+
+def test_a_cell_is_free_only_where_its_rating_is_charged_too() -> None:
+    study, state, transport = started(lambda r: judge(r) if is_rating(r) else right(r))
+    drive(study.evaluate([study.initial], state.task.dev[:1]))
+    answer = state.cells[study.initial.id, state.task.dev[0].id].key
+    lease = Lease(limit_of(None, 10, None))
+    lease.precharge({answer: Amount(calls=1)})
+    drive(Study(state, lease, SearchSize(10)).evaluate([study.initial], state.task.dev[:1]))
+    assert lease.spent.calls == 2
+    assert len(transport.requests) == 2  # the journal has both
 
 
 def test_answers_left_are_counted_with_their_ratings() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from promptopt.simulator.ask import Contract, contract
 from promptopt.simulator.index import Index, Row
-from promptopt.simulator.rating import REPLY
+from promptopt.simulator.rating import REPLY, STOP
 from promptopt.simulator.reading import QUESTION, groups
 
 _POINT = (
@@ -72,7 +72,7 @@ def find_checklist(text: str, index: Index) -> Checklist | None:
     heading = REPLY.search(text, place)
     if heading is None:
         return None
-    start, end, after = _enclosed(text, heading.end())
+    start, end, after = _enclosed(text, heading.group(), heading.end())
     asked = [group for group in found if group.end <= heading.start()]
     before = "".join((text[: asked[0].start], "some text", text[asked[-1].end : heading.start()])) if asked else ""
     request = f"{before or text[: heading.start()]}\n\n{text[after:]}"
@@ -100,23 +100,25 @@ def is_wish(text: str) -> bool:
     return _EACH.search(text) is not None and _words(text) is not None
 
 
-def _enclosed(text: str, start: int) -> tuple[int, int, int]:
-    """Return where a reply after a heading begins and ends, and where the request goes on.
+def _enclosed(text: str, heading: str, start: int) -> tuple[int, int, int]:
+    """Return where the reply under a heading begins and ends, and where the request goes on.
 
-    A line that opens it closes it too, where it comes again; else it ends before a blank line that the request
-    follows, or with the text.
+    A heading that is a tag is closed by its own. A line of signs that opens the reply closes it, where it comes
+    again. Else the reply ends before a line that speaks of something else, or a blank one before the wish.
     """
-    opening = re.compile(r"\s*^[ \t]*(?P<line>[^\w\s]\S*|\S{8,})[ \t]*\n", re.MULTILINE).match(text, start)
-    if opening:
-        closing = text.rfind(f"\n{opening['line']}", opening.end() - 1)
-        if closing >= opening.end() - 1:
-            return opening.end(), max(opening.end(), closing), closing + 1 + len(opening["line"])
-        tag = re.fullmatch(r"<([\w-]+)>", opening["line"])
-        closing = text.rfind(f"</{tag[1]}>") if tag else -1
-        if closing > opening.end():
-            return opening.end(), closing, closing
-    asking = [match.start() for match in re.finditer(r"\n[ \t]*\n", text) if match.start() > start]
-    end = next((place for place in reversed(asking) if _EACH.search(text, place)), len(text))
+    tag = re.search(r"<([\w-]+)>\W*$", heading)
+    closing = text.find(f"</{tag[1]}>", start) if tag else -1
+    if closing >= 0:
+        return start, closing, closing
+    opening = re.compile(r"\s*^[ \t]*(?P<line>[^\w\s]\S*)[ \t]*\n", re.MULTILINE).match(text, start)
+    closing = text.rfind(f"\n{opening['line']}", opening.end() - 1) if opening else -1
+    if opening and closing >= 0:
+        return opening.end(), max(opening.end(), closing), closing + 1 + len(opening["line"])
+    stop = STOP.search(text, start)
+    if stop and text[start : stop.start()].strip():
+        return start, stop.start(), stop.start()
+    blanks = [match.start() for match in re.finditer(r"\n[ \t]*\n", text) if match.start() > start]
+    end = next((place for place in reversed(blanks) if _EACH.search(text, place)), len(text))
     return start, end, end
 
 

@@ -22,7 +22,7 @@ REPLY = re.compile(
 # A cue that starts the model's own answer shows no reply; an input under such a heading is the reply itself.
 _THINK = re.compile(r"\W*(?:let['’]?s|let us|think)\b", re.IGNORECASE)
 _ISREPLY = re.compile(r"\b(?:response|answer|output|reply|completion|solution|prediction)s?\b[^\w\n]*\s*$", re.I)
-_STOP = re.compile(
+STOP = re.compile(
     r"^[\W_]*(?:the end of|end of|/|rate|grade|score|rating|evaluate|evaluation|rubric|scale|criteria|reference|"
     r"gold|correct|expected|ideal|ground|how|on a scale|give|assign|provide|please|your|reply with|respond|"
     r"return)\b",
@@ -73,7 +73,7 @@ def find_rating(text: str, index: Index) -> Rating | None:
     shown = REPLY.search(text, start)
     if shown is None:
         return None
-    stop = _STOP.search(text, shown.end())
+    stop = STOP.search(text, shown.end())
     end = stop.start() if stop and text[shown.end() : stop.start()].strip() else len(text)
     before = text[: found[-1].start] + "some text" if found else ""
     request = f"{before}{text[start : shown.start()]}\n\n{text[end:]}"
