@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Reply, chat, serve
 from rated import shown_reply, verdicts
 from scripted import Scripted
 
@@ -281,3 +282,51 @@ def test_wrong_input_is_refused_with_nothing_spent(
     assert errors.count("error:") == 1
     assert re.search(said, errors), errors
     assert not (tmp_path / "run").exists()
+
+
+def test_over_http_the_judge_is_its_own_model_at_temperature_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    bodies: list[dict[str, Any]] = []
+
+    def answer(body: dict[str, Any]) -> Reply:
+        bodies.append(body)
+        text = body["messages"][-1]["content"]
+        if body["model"] == "judge":
+            return chat(verdicts("no, it is short", "yes"))
+        return chat("<prompt>Name the colour, please.</prompt>" if "</prompt>" in text else "red")
+
+    write(tmp_path, row())
+    with serve(answer) as server:
+        words = ("--model", "judge", "--api-base", server.url, "--repeats", "2", "--json")
+        assert command(monkeypatch, tmp_path, *GOOD, *words) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["spend"]["calls"], report["spend"]["cost_usd"], report["temperature"]) == (10, None, 0)
+        assert {body["temperature"] for body in bodies} == {0}
+        assert report["differences"][0]["feedback"] == "It is right: no, it is short"
+        bodies.clear()
+        (tmp_path / "prompt.md").write_text("Name the colour.\n")
+        (tmp_path / "data.jsonl").write_text(
+            "\n".join(json.dumps({"q": f"item {i}", "target": "red"}) for i in range(40))
+        )
+        line = [
+            "promptopt",
+            "optimize",
+            "prompt.md",
+            "--data",
+            "data.jsonl",
+            "--metric",
+            "judge:rubric.md",
+            "--json",
+        ]
+        line += ["--model", "local", "--judge-model", "judge", "--api-base", server.url, "--optimizer", "random"]
+        monkeypatch.setattr(sys, "argv", [*line, "--budget-calls", "200", "--out", "there"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    n_rated = sum(body["model"] == "judge" for body in bodies)
+    assert result["models"]["judge"]["name"] == "judge"
+    assert result["spend"]["by_role"]["judge"]["calls"] == n_rated > 0
+    assert result["initial"]["test"]["score"] == 0.5
