@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types lock clean
+.PHONY: demo test lint types cassettes lock clean
 
 demo: .venv/.ready  ## the main job on a bundled task with the built-in simulator
 	$(BIN)/promptopt optimize tasks/support/prompt.md --data support --model sim --budget-calls 1500
@@ -16,6 +16,9 @@ lint: .venv/.ready  ## lint and format check
 
 types: .venv/.ready  ## strict types of promptopt/, tasks/ and optimizers/
 	PYTHON=$(CURDIR)/$(BIN)/python scripts/typecheck
+
+cassettes: .venv/.ready  ## record cassettes/ anew, against promptopt simulate on this machine
+	$(BIN)/python scripts/record_cassettes.py
 
 lock:  ## renew requirements-dev.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

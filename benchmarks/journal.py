@@ -1,4 +1,4 @@
-"""What a journal of many calls costs: appending, looking up, size.
+"""What a journal of many calls costs: appending, looking up, answering again, size.
 
     python benchmarks/journal.py [n_calls]      # default 1,000,000
 
@@ -15,11 +15,13 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
+from promptopt.gateway import Call, Gateway
 from promptopt.journal import Journal
-from promptopt.types import Response, Usage
+from promptopt.types import Message, Request, Response, Usage
 
 GROUP = 16
 WINDOW = 10_000
+N_ASKED = 50_000
 TEXT = "Weighing the options one after the other, the second fits best. Answer: (B)"
 
 
@@ -50,6 +52,18 @@ async def fill(journal: Journal, n: int) -> list[float]:
     return windows
 
 
+async def ask_again(journal: Journal, n: int) -> tuple[int, float]:
+    """Return how many of 50,000 calls the gateway answered from the journal, and the seconds that it took."""
+    gateway = Gateway(journal, {})
+    calls = []
+    for i in range(N_ASKED):
+        request = Request("some/model", (Message("user", str(i)),), 100)
+        calls.append(Call(request, key(i * 7919 % n), "task", "search", 60))
+    started = time.perf_counter()
+    await asyncio.gather(*(gateway.answer(call) for call in calls))
+    return gateway.n_from_journal, time.perf_counter() - started
+
+
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory() as folder:
@@ -60,12 +74,15 @@ def main() -> None:
         with Journal(path) as journal:
             opened = time.perf_counter() - started
             started = time.perf_counter()
-            found = sum(journal.answer(key(i * 7919 % n)) is not None for i in range(50_000))
+            found = sum(journal.answer(key(i * 7919 % n)) is not None for i in range(N_ASKED))
             seconds = time.perf_counter() - started
+            n_answered, gateway_s = asyncio.run(ask_again(journal, n))
         size = path.stat().st_size
     print(f"{n} calls: {windows[0]:.0f} us of CPU a call in the first {WINDOW}, {windows[-1]:.0f} in the last")
     print(f"{size / n:.0f} bytes a call; opened in {1000 * opened:.0f} ms")
     print(f"{found} look-ups of answers at random: {found / seconds:.0f} a second")
+    imported = "litellm was imported" if "litellm" in sys.modules else "litellm was not imported"
+    print(f"{n_answered} calls answered by the gateway: {n_answered / gateway_s:.0f} a second; {imported}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from promptopt.api import aoptimize, evaluate, optimize
     from promptopt.config import Settings, load_task
-    from promptopt.contest import Survivors
     from promptopt.errors import (
         BudgetExhausted,
         ConfigError,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     )
     from promptopt.registry import Optimizer
     from promptopt.result import Result
-    from promptopt.run import aoptimize, optimize
     from promptopt.study import Study
     from promptopt.task import Task
     from promptopt.types import (
@@ -41,14 +40,14 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "aoptimize": "run",
-    "optimize": "run",
+    "aoptimize": "api",
+    "evaluate": "api",
+    "optimize": "api",
     "load_task": "config",
     "Settings": "config",
     "Optimizer": "registry",
     "Result": "result",
     "Study": "study",
-    "Survivors": "contest",
     "Task": "task",
     **dict.fromkeys(
         ("Budget", "Candidate", "Demo", "Example", "Metric", "Prompt", "Response", "Score", "ScoreTable"), "types"
@@ -87,10 +86,10 @@ __all__ = [
     "ScoreTable",
     "Settings",
     "Study",
-    "Survivors",
     "Task",
     "TaskError",
     "aoptimize",
+    "evaluate",
     "load_task",
     "optimize",
 ]

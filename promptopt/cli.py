@@ -7,21 +7,48 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from promptopt.cli_judge import judge_check
+from promptopt.cli_options import (
+    ApiBase,
+    BudgetSeconds,
+    BudgetTokens,
+    Concurrency,
+    Config,
+    ConfirmAbove,
+    Data,
+    DryRun,
+    Input,
+    JudgeModel,
+    MaxTokens,
+    Metric,
+    Model,
+    Out,
+    PriceIn,
+    PriceOut,
+    Probe,
+    PromptFile,
+    Quiet,
+    SetModel,
+    Target,
+)
+from promptopt.command import Configured
+
 if TYPE_CHECKING:
     from promptopt.config import Settings
     from promptopt.result import Result
-    from promptopt.run import Run
+    from promptopt.scoring import Evaluation
 
 _WIDTH, _MOST_WIDTH = 80, 100  # columns of lists: where no terminal tells, and at most
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -29,117 +56,253 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Configured)
 def optimize(
-    prompt_file: Annotated[Path, typer.Argument(help="prompt to improve: text or Markdown")],
-    data: Annotated[str, typer.Option(help="JSONL or CSV file, folder with train/dev/test, or bundled task")],
-    model: Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")],
+    prompt_file: PromptFile,
+    data: Data,
+    model: Model,
     optimizer: Annotated[str, typer.Option(help="strategy; auto picks one")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
-    metric: Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")] = None,
+    metric: Metric = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
     optimizer_model: Annotated[str | None, typer.Option(help="model that writes prompts; else --model")] = None,
-    judge_model: Annotated[str | None, typer.Option(help="model that judges; else --model")] = None,
+    judge_model: JudgeModel = None,
     embedding_model: Annotated[str | None, typer.Option(help="model for word vectors, where they help")] = None,
-    api_base: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")] = None,
-    price_in: Annotated[str | None, typer.Option(help="dollars per million input tokens")] = None,
-    price_out: Annotated[str | None, typer.Option(help="dollars per million output tokens")] = None,
-    input_: Annotated[str | None, typer.Option("--input", help="column of the input text")] = None,
-    target: Annotated[str | None, typer.Option(help="column of the right answers [target]")] = None,
+    set_model: SetModel = None,
+    api_base: ApiBase = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    input_: Input = None,
+    target: Target = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars, proof included")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used, proof included")] = None,
-    budget_tokens: Annotated[int | None, typer.Option(help="most tokens, in and out")] = None,
-    budget_seconds: Annotated[float | None, typer.Option(help="most seconds")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_seconds: BudgetSeconds = None,
+    confirm_above: ConfirmAbove = "5",
     proof_examples: Annotated[int | None, typer.Option(help="test examples for the proof; 0 = none")] = None,
     seed: Annotated[int, typer.Option(help="random seed of the whole run")] = 0,
-    concurrency: Annotated[int, typer.Option(help="calls in flight at most")] = 16,
-    max_tokens: Annotated[int | None, typer.Option(help="most output tokens of an answer")] = None,
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="longest prompt to try")] = None,
-    out: Annotated[Path | None, typer.Option(help="run folder; an existing run there goes on")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the forecast, spend nothing")] = False,
+    probe: Probe = False,
+    config: Config = None,
+    out: Out = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="print result.json's content only")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no notes, no progress")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search a better prompt and prove it on unseen data.
 
     Budgets cover everything, the final proof included. Ctrl-C ends a run orderly; the same command with
-    the same --out goes on with it. Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+    the same --out goes on with it. Options may also stand in promptopt.toml and in the prompt's front matter.
+    Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
-    from promptopt import config
+    from promptopt import config as configs
+    from promptopt import roles
     from promptopt.errors import ConfigError
     from promptopt.types import Budget
 
     if dry_run and as_json:
         raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
-    usd = None if budget_usd is None else config.number(budget_usd, "--budget-usd")
-    settings = config.Settings(
+    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
+    settings = configs.Settings(
         model=model,
         optimizer=optimizer,
-        options=_options(set_ or []),
+        options=_pairs(set_ or [], "--set"),
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
         optimizer_model=optimizer_model,
         judge_model=judge_model,
         embedding_model=embedding_model,
+        model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=None if price_in is None else config.number(price_in, "--price-in"),
-        price_out=None if price_out is None else config.number(price_out, "--price-out"),
+        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
+        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
         proof_examples=proof_examples,
         seed=seed,
         concurrency=concurrency,
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
+        probe=probe,
         out=out,
     )
     data_options = {"metric": metric, "target": target, "input": input_, "description": description}
-    result = _run(prompt_file, data, settings, data_options, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    limit = configs.number(confirm_above, "--confirm-above")
+    shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    result = _run(prompt_file, data, settings, data_options, shows)
     if result is not None:
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))
 
 
-@app.command("judge-check")
-def judge_check(
-    rubric: Annotated[str, typer.Option(help="the judge's rubric, a Markdown file")],
-    data: Annotated[Path, typer.Option(help="rows with reply, score (0 to 1, or yes/no) and the inputs")],
-    model: Annotated[str, typer.Option(help="the judge: any litellm name, or sim (built-in simulator)")],
-    repeats: Annotated[int, typer.Option(help="ratings of each reply")] = 3,
-    api_base: Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")] = None,
-    price_in: Annotated[str | None, typer.Option(help="dollars per million input tokens")] = None,
-    price_out: Annotated[str | None, typer.Option(help="dollars per million output tokens")] = None,
+@app.command(cls=Configured)
+def evaluate(
+    prompt_file: PromptFile,
+    data: Data,
+    model: Model,
+    judge_model: JudgeModel = None,
+    split: Annotated[str, typer.Option(help="train, dev, test or all")] = "test",
+    examples: Annotated[int | None, typer.Option(help="a random sample of so many, by seed")] = None,
+    metric: Metric = None,
+    set_model: SetModel = None,
+    api_base: ApiBase = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    input_: Input = None,
+    target: Target = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used")] = None,
-    concurrency: Annotated[int, typer.Option(help="calls in flight at most")] = 16,
-    out: Annotated[Path | None, typer.Option(help="folder of the journal; nothing in it is paid again")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+    budget_tokens: BudgetTokens = None,
+    budget_seconds: BudgetSeconds = None,
+    confirm_above: ConfirmAbove = "5",
+    seed: Annotated[int, typer.Option(help="random seed of splits and samples")] = 0,
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = None,
+    fail_under: Annotated[float | None, typer.Option(help="exit with 1 below this score, 0 to 1")] = None,
+    failures: Annotated[int, typer.Option(help="failed examples to show")] = 5,
+    config: Config = None,
+    out: Out = None,
+    dry_run: DryRun = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON only")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show how far a rubric judge agrees with labels by hand, and how much it varies when asked again."""
-    import asyncio
+    """Score a prompt as it is, and show where it fails.
 
-    from promptopt import config, judge_check
-    from promptopt.screen import clean
+    Shows the score with an interval, tokens and cost a call, and failures with reasons. Answers that lie in
+    --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done, 1 failed, incomplete
+    or below --fail-under, 2 wrong use, 130 interrupted.
+    """
+    from promptopt import config as configs
+    from promptopt import roles
+    from promptopt.errors import ConfigError
     from promptopt.types import Budget
 
-    settings = config.Settings(
-        model,
-        budget=Budget(None if budget_usd is None else config.number(budget_usd, "--budget-usd"), budget_calls),
+    if fail_under is not None and not 0 <= fail_under <= 1:
+        raise ConfigError(f"--fail-under is {fail_under}; scores lie between 0 and 1, so write 0.9 for 90%")
+    if dry_run and as_json:
+        raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
+    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
+    settings = configs.Settings(
+        model=model,
+        budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
+        judge_model=judge_model,
+        model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=None if price_in is None else config.number(price_in, "--price-in"),
-        price_out=None if price_out is None else config.number(price_out, "--price-out"),
+        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
+        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
+        seed=seed,
         concurrency=concurrency,
+        max_tokens=max_tokens,
         out=out,
     )
-    check = judge_check.make_check(rubric, data, settings, repeats=repeats)
-    for note in () if as_json else check.notes:
-        sys.stderr.write(clean(note) + "\n")
-    report = asyncio.run(check.run())
-    for line in [report.to_json().rstrip()] if as_json else judge_check.lines(report):
-        _print(line if as_json else clean(line))
+    data_options = {"metric": metric, "target": target, "input": input_}
+    limit = configs.number(confirm_above, "--confirm-above")
+    shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    found = _evaluate((prompt_file, data, settings, split, examples), data_options, shows, failures)
+    if found is None:
+        return
+    is_low = fail_under is not None and (found.score is None or found.score.score < fail_under)
+    if is_low:
+        sys.stderr.write(f"below --fail-under {fail_under}\n")
+    if found.status == "interrupted":
+        raise typer.Exit(EXIT_INTERRUPTED)
+    raise typer.Exit(EXIT_FAILED if is_low or found.status != "completed" else EXIT_DONE)
+
+
+def _evaluate(
+    what: tuple[Path, str, Settings, str, int | None], data_options: dict[str, Any], shows: _Shows, n_shown: int
+) -> Evaluation | None:
+    from promptopt import api
+    from promptopt.screen_evaluation import EvaluationScreen
+
+    evaluating = api.prepare_evaluation(*what, is_command=True, **data_options)
+    screen = EvaluationScreen(evaluating, is_quiet=shows.quiet or shows.as_json)
+    screen.start()
+    if shows.dry_run:
+        screen.estimate()
+        return None
+    if _is_costly(evaluating.estimate.worst_usd, shows.confirm_above):
+        _confirm(evaluating.estimate.worst_usd)
+    try:
+        found: Evaluation = api.run_in_thread(evaluating, screen.watch)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _leave_at_once(evaluating.folder)
+    finally:
+        screen.end_watch()
+    if shows.as_json:
+        _print_json(found.to_json())
+    else:
+        screen.result(found, n_shown)
+    if found.status == "failed":
+        _complain(found.reason)
+    return found
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="where to write; must hold none of the files")] = Path(),
+) -> None:
+    """Write a prompt, data and options to start from.
+
+    They run as they stand: `promptopt optimize` in that folder.
+    """
+    from promptopt import starter
+
+    for path in starter.write(folder):
+        _print(f"wrote {path}")
+    where = "" if folder == Path() else f"cd {folder} && "
+    _print(f"next: {where}promptopt optimize")
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(help="port to listen on; 0 = any free one")],
+    data: Annotated[str | None, typer.Option(help="data that the simulator is to know, as in optimize")] = None,
+    target: Annotated[str, typer.Option(help="column of the right answers")] = "target",
+    host: Annotated[str, typer.Option(help="address to listen on, of this machine only")] = "127.0.0.1",
+    landscape: Annotated[str, typer.Option(help="what the model sim is; sim:NAME is any other")] = "default",
+    seed: Annotated[int, typer.Option(help="decides hard examples, jitter and faults")] = 0,
+    latency_ms: Annotated[float, typer.Option(help="mean milliseconds of an answer")] = 0,
+    jitter_ms: Annotated[float, typer.Option(help="most milliseconds off the mean")] = 0,
+    calls_per_second: Annotated[float | None, typer.Option(help="answers a second; beyond them 429")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="tokens a minute; beyond them 429")] = None,
+    fault_rate: Annotated[float, typer.Option(help="share of calls that fail, 0 to 1")] = 0,
+    fault: Annotated[list[str] | None, typer.Option(help="kind of failure, repeatable; else 500")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="end by itself after so long")] = None,
+) -> None:
+    """Serve the built-in simulator on this machine.
+
+    It speaks OpenAI's protocol, for trying pipelines. Prints its address for --api-base; the
+    models are sim and sim:LANDSCAPE. Ctrl-C or SIGTERM ends it, status 0.
+    """
+    from promptopt import config, server
+
+    options = server.ServerOptions(
+        port=port,
+        host=host,
+        landscape=landscape,
+        seed=seed,
+        latency_ms=latency_ms,
+        jitter_ms=jitter_ms,
+        calls_per_second=calls_per_second,
+        tokens_per_minute=tokens_per_minute,
+        fault_rate=fault_rate,
+        faults=tuple(fault or ()),
+        max_seconds=max_seconds,
+    )
+    server.run_server(options, () if data is None else config.load_examples(data, target=target), _print_now)
+
+
+app.command("judge-check")(judge_check)
 
 
 @app.command()
 def optimizers(
     name: Annotated[str | None, typer.Argument(help="a strategy, to see its options")] = None,
 ) -> None:
-    """List the search strategies: what each needs, its usual calls, when to choose it; or one's options."""
+    """List the search strategies, or one's options.
+
+    What each needs, its usual number of calls, its source, and when to choose it.
+    """
     from promptopt import catalogue
 
     width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _MOST_WIDTH)
@@ -194,38 +357,52 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
 
 
+@dataclass(frozen=True)
+class _Shows:
+    """What a run asks and prints.
+
+    Args:
+        confirm_above: dollars above which a person is asked first.
+        config: settings file of the command line.
+    """
+
+    confirm_above: Decimal
+    config: Path | None
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+
+
 def _run(
-    prompt_file: Path,
-    data: str,
-    settings: Settings,
-    data_options: dict[str, Any],
-    *,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
+    prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: _Shows
 ) -> Result | None:
-    from promptopt import run as runs
+    from promptopt import api
+    from promptopt.run import Run, check_simulator
     from promptopt.screen import Screen
 
-    plan, front_matter = runs.prepare(prompt_file, data, settings, **data_options)
-    if dry_run:
-        runs.check_simulator(plan)
-        Screen(err=sys.stdout).plan(plan)
+    plan, front_matter = api.prepare(prompt_file, data, settings, is_command=True, **data_options)
+    if shows.config is not None:
+        plan = api.compared(plan, shows.config)
+    if shows.dry_run:
+        check_simulator(plan)
+        screen = Screen(err=sys.stdout)
+        screen.plan(plan)
+        screen.forecast(plan)
         return None
-    screen = Screen(is_quiet=quiet or as_json)
-    run = runs.Run(plan, front_matter=front_matter, announce=screen.start)
+    screen = Screen(is_quiet=shows.quiet or shows.as_json)
+    if _is_costly(plan.forecast.worst_usd, shows.confirm_above):
+        _confirm(plan.forecast.worst_usd)
+    run = Run(plan, front_matter=front_matter, announce=screen.start)
     try:
-        result = runs.run_in_thread(run, screen.watch)
+        result: Result = api.run_in_thread(run, screen.watch)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         screen.end_watch(run)
-        _leave_at_once(run)
+        _leave_at_once(run.folder)
     finally:
         screen.end_watch(run)
-    if as_json:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")
-        sys.stdout.write(result.to_json())
+    if shows.as_json:
+        _print_json(result.to_json())
     else:
         screen.result(result, run)
     if result.status == "failed":
@@ -233,34 +410,67 @@ def _run(
     return result
 
 
-def _leave_at_once(run: Run) -> NoReturn:
+def _is_costly(worst_usd: Decimal | None, limit: Decimal) -> bool:
+    """Return whether somebody sits there to be asked, and the worst case is above the limit."""
+    is_person = sys.stdin.isatty() and sys.stderr.isatty()
+    return is_person and worst_usd is not None and worst_usd > limit
+
+
+def _confirm(worst_usd: Decimal | None) -> None:
+    """Ask for leave to spend.
+
+    Raises:
+        ConfigError: it was not given.
+    """
+    from promptopt.errors import ConfigError
+    from promptopt.screen import dollars
+
+    sys.stderr.write(f"this may cost up to {dollars(worst_usd)}; go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError("not started, nothing was spent; lower the budget, or raise --confirm-above")
+
+
+def _print_json(text: str) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def _leave_at_once(folder: Path) -> NoReturn:
     """End the process without waiting for calls in flight, nor for threads of the user's functions."""
     sys.stderr.write(
         "interrupted at once; answers that had arrived are kept. "
-        f"To go on, run the same command with --out {run.folder}\n"
+        f"To go on, run the same command with --out {folder}\n"
     )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_INTERRUPTED)
 
 
-def _options(pairs: list[str]) -> dict[str, str]:
+def _pairs(words: list[str], flag: str) -> dict[str, str]:
+    """Return `name=value` words as a mapping, dashes in names as underscores."""
     from promptopt.errors import ConfigError
 
-    options: dict[str, str] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
+    pairs: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
         key = key.strip().replace("-", "_")
         if not sign or not key:
-            raise ConfigError(f"--set {pair}: write it as name=value")
-        if key in options:
-            raise ConfigError(f"--set {key} stands twice; give each option once")
-        options[key] = value.strip()
-    return options
+            raise ConfigError(f"{flag} {word}: write it as name=value")
+        if key in pairs:
+            raise ConfigError(f"{flag} {key} stands twice; give each option once")
+        pairs[key] = value.strip()
+    return pairs
 
 
 def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
+
+
+def _print_now(line: str) -> None:
+    _print(line)
+    sys.stdout.flush()
 
 
 def _complain(error: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from promptopt import data, promptfile, template
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
 from promptopt.task import UNSCORED, Task
-from promptopt.types import Budget, Metric, Prompt
+from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
 DATA_OPTIONS = ("metric", "target", "input", "description")
@@ -40,7 +41,10 @@ class Settings:
         seed: random seed of the whole run.
         concurrency: calls in flight at most; changes nothing but speed.
         max_tokens: output tokens of an answer of the task model; None = 1,024, 8,192 if it reasons.
+        model_options: by role (task, optimizer, judge, embedding) and name: temperature, max_tokens, timeout_s,
+            api_base, price_in, price_out, or any option of the provider, such as reasoning_effort.
         max_prompt_tokens: longest prompt; None = 2,000 or four times the initial prompt.
+        probe: first ask each model once whether it takes its options; the calls count.
         out: folder of the run; None = a new one below `runs/`.
     """
 
@@ -58,7 +62,9 @@ class Settings:
     seed: int = 0
     concurrency: int = 16
     max_tokens: int | None = None
+    model_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_prompt_tokens: int | None = None
+    probe: bool = False
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -235,6 +241,20 @@ def load_task(
     return task, tuple(notes)
 
 
+def load_examples(source: str | Path, *, target: str = "target") -> tuple[Example, ...]:
+    """Return all examples of a data file, a folder or a bundled task, as a run on them would know them.
+
+    Args:
+        source: as in `load_task`.
+        target: column of the targets; every row must have one.
+
+    Raises:
+        ConfigError: something is wrong with the data, with file, line and remedy.
+    """
+    rows = data.load(_find_data(source)[0], seed=0, target=target)
+    return (*rows.train, *rows.dev, *rows.test)
+
+
 def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     """Return which rows must have a target for a metric and a strategy."""
     if metric == UNSCORED:
@@ -342,19 +362,35 @@ def _differences(key: str, old: Any, new: Any) -> list[str]:
     return [f"{key}: {old!r} there, {new!r} now"]
 
 
+def options_of(source: Mapping[str, str], settings: Settings) -> dict[str, Any]:
+    """Return the command line's options that give these settings; those that may be repeated as mappings.
+
+    Args:
+        source: where prompt and data come from, with the data options.
+    """
+    options: dict[str, Any] = {key: source[key] for key in ("data", *DATA_OPTIONS) if key in source}
+    options |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
+    skipped = ("budget", "options", "model_options", "out")
+    options |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
+    options["set"] = dict(settings.options)
+    options["set-model"] = {
+        f"{role}.{name}": value if isinstance(value, str) else json.dumps(value)
+        for role, given in settings.model_options.items()
+        for name, value in given.items()
+    }
+    return {key: value for key, value in options.items() if value not in (None, {}) and value is not False}
+
+
 def command_of(source: Mapping[str, str], settings: Settings) -> str:
     """Return the command that runs it again into another folder; "" for a Task made in Python."""
     if "data" not in source:
         return ""
-    words = ["promptopt", "optimize", source.get("prompt_file", "PROMPT_FILE"), "--data", source["data"]]
-    flags = {key: source[key] for key in DATA_OPTIONS if key in source}
-    flags |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
-    skipped = ("budget", "options", "out")
-    flags |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
-    for key, value in flags.items():
-        words += [] if value is None else [f"--{key}", str(value)]
-    for key, value in settings.options.items():
-        words += ["--set", f"{key}={value}"]
+    words = ["promptopt", "optimize", source.get("prompt_file", "PROMPT_FILE")]
+    for key, value in options_of(source, settings).items():
+        if isinstance(value, Mapping):
+            words += [word for name, text in value.items() for word in (f"--{key}", f"{name}={text}")]
+        else:
+            words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
     return shlex.join(words)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from promptopt import promptfile
-from promptopt.config import check_same, command_of, toml_value
+from promptopt.config import check_same, command_of, options_of, toml_value
 from promptopt.errors import ConfigError, JournalError
 from promptopt.journal import Journal
 from promptopt.plan import Plan
 from promptopt.result import package_version
+from promptopt.settings_file import RECORD
 from promptopt.types import digest
+
+INITIAL = "initial.md"
 
 
 class locked:  # noqa: N801  # reads as a verb where it is used
@@ -57,26 +60,24 @@ def _check_ours(folder: Path) -> None:
         )
 
 
-def open_journal(folder: Path) -> Journal:
+def open_journal(folder: Path, run: str = "run") -> Journal:
     """Return the journal of a run folder, new or not.
+
+    Args:
+        run: which of the runs in it.
 
     Raises:
         ConfigError: it is not ours, damaged, or of another version.
     """
     try:
-        return Journal(folder / "journal.db")
+        return Journal(folder / "journal.db", run)
     except JournalError as error:  # nothing was spent: the folder is the wrong one
         raise ConfigError(str(error)) from error
 
 
-def new_folder(plan: Plan) -> Path:
+def new_folder(name: str) -> Path:
     """Return a folder of its own for a run that was given none; the same command gets a new one."""
-    return unused_folder(f"{plan.task.name}-{plan.optimizer_name}")
-
-
-def unused_folder(stem: str) -> Path:
-    """Return a folder below `runs` that does not exist yet, named by `stem` and the time."""
-    stem = f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder, n = Path("runs") / stem, 1
     while folder.exists():
         n += 1
@@ -96,7 +97,8 @@ def agree_on_config(folder: Path, plan: Plan, journal: Journal, front_matter: st
         journal.raise_budget(known["budget"], wanted["budget"])
     if known != wanted:
         journal.set_config(wanted)
-    write(folder / "config.toml", tomli_w.dumps(_config_toml(plan, front_matter), multiline_strings=True))
+    write(folder / INITIAL, promptfile.format_prompt(plan.task.initial, front_matter))
+    write(folder / "config.toml", tomli_w.dumps(_config_toml(plan), multiline_strings=True))
 
 
 def write(path: Path, text: str) -> None:
@@ -109,17 +111,19 @@ def write(path: Path, text: str) -> None:
         raise JournalError(f"{path} cannot be written: {error.strerror}; the journal holds all answers") from error
 
 
-def _config_toml(plan: Plan, front_matter: str) -> dict[str, Any]:
-    """Return all that is needed to run it again, without keys or values that are None."""
-    settings = {key: toml_value(value) for key, value in asdict(replace(plan.settings, out=None)).items()}
+def is_of_another_run(config: Path, plan: Plan) -> bool:
+    """Return whether a run wrote `config`, and this plan is not quite the same run."""
+    recorded = tomllib.loads(config.read_text(encoding="utf-8-sig")).get(RECORD, {}).get("identity")
+    return recorded is not None and recorded != digest(plan.identity())
+
+
+def _config_toml(plan: Plan) -> dict[str, Any]:
+    """Return a settings file that makes the same run, and what tells whether it does; never a key."""
     task = {"name": plan.task.name, "metric": plan.task.metric.name, "description": plan.task.description}
-    prompt = promptfile.format_prompt(plan.task.initial, front_matter)
+    record = {"version": package_version(), "command": command_of(plan.source, plan.settings), "task": task}
+    options = options_of(plan.source, plan.settings)
     return {
-        "version": package_version(),
-        "command": command_of(plan.source, plan.settings),
-        "identity": digest(plan.identity()),
-        "prompt": prompt,
-        "source": dict(plan.source),
-        "task": task,
-        "settings": {key: value for key, value in settings.items() if value is not None},
+        "prompt-file": INITIAL,
+        **{key: toml_value(value) for key, value in options.items()},
+        RECORD: {**record, "identity": digest(plan.identity()), "source": dict(plan.source)},
     }

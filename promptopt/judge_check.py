@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from promptopt import data, folder, plan
+from promptopt import data, folder
 from promptopt.agreement import Agreement, Estimate, Noise, agreement, noise
 from promptopt.asking import N_ROUNDS, RunState
 from promptopt.config import Settings, check_same
@@ -26,10 +26,11 @@ from promptopt.ledger import Amount, Lease, limit_of
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import Rating, rate_all, rater
 from promptopt.result import Spend, spend_of
-from promptopt.run import transports_of
+from promptopt.roles import find_models
+from promptopt.run import make_transports
 from promptopt.task import Task
 from promptopt.tasks.rubric import PREFIX, Rubric, load
-from promptopt.types import Budget, Example, Prompt, digest
+from promptopt.types import Budget, Example, Prompt, Role, digest
 
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _N_SHOWN = 5
@@ -122,9 +123,8 @@ class Check:
             ConfigError: the folder cannot be used.
             ProviderError: the run cannot go on, or not one reply was rated; what was paid is kept.
         """
-        out = self.settings.out or folder.unused_folder("judge-check")
-        examples = [row.example for row in self.rows]
-        used = transports or transports_of([self.judge], examples)
+        out = self.settings.out or folder.new_folder("judge-check")
+        used = transports or make_transports({"judge": self.judge}, self._task, ())
         with folder.locked(out), folder.open_journal(out) as journal:
             known, wanted = journal.config(), self._identity()
             if known:
@@ -144,11 +144,15 @@ class Check:
         metric = {"check": self.metric.name, "metric file": self.metric.digest}
         return {**metric, "data": digest(rows), "judge": model, "budget": {}}
 
-    def _state(self, journal: Journal, gateway: Gateway) -> RunState:
+    @property
+    def _task(self) -> Task:
         examples = tuple(row.example for row in self.rows)
-        task = Task("judge-check", self.metric, train=examples[:1], dev=examples[1:], initial=Prompt("-"))
-        models = {"judge": self.judge}
-        return RunState(task, models, gateway, journal, Gate(task, 1), self.settings.seed, self.limit)  # type: ignore[arg-type]
+        return Task("judge-check", self.metric, train=examples[:1], dev=examples[1:], initial=Prompt("-"))
+
+    def _state(self, journal: Journal, gateway: Gateway) -> RunState:
+        models: dict[Role, ModelSpec] = {"judge": self.judge}
+        gate = Gate(self._task, 1)
+        return RunState(self._task, models, gateway, journal, gate, self.settings.seed, self.limit)
 
     async def _rate(self, state: RunState, lease: Lease) -> tuple[list[list[Rating]], str]:
         """Return the ratings of each row, the first of all rows before any second, and why some are lacking."""
@@ -235,7 +239,7 @@ def make_check(rubric: str, source: Path, settings: Settings, *, repeats: int = 
         notes = (*notes, "no budget given: at most 1,000 calls (set --budget-usd or --budget-calls)")
     if settings.budget.seconds is not None:
         raise ConfigError("a check has no limit of seconds; give --budget-calls or --budget-usd")
-    judge = rater(plan.models_of(settings, frozenset({"judge"}))["judge"])
+    judge = rater(find_models(settings, frozenset({"judge"}), ())["judge"])
     if judge.is_simulated and (lack := next((row for row in rows if row.example.target is None), None)):
         raise ConfigError(
             f"{source}: the simulator rates by the targets of the data, and row {lack.example.id!r} has none; add "

@@ -15,8 +15,8 @@ from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount, limit_of
-from promptopt.providers import ModelSpec, find_model, is_simulator, takes_logprobs
-from promptopt.simulator import landscape
+from promptopt.providers import ModelSpec, takes_logprobs
+from promptopt.roles import find_models
 from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Candidate, Example, Role, digest
@@ -84,7 +84,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed; the budget may be raised."""
         task = self.task
-        models = {role: _model_identity(spec) for role, spec in self.models.items()}
+        models = {role: model_identity(spec) for role, spec in self.models.items()}
         budget = self.settings.budget
         return {
             "optimizer": self.optimizer_name,
@@ -121,7 +121,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     _check_targets(task)
     name, optimizer = _pick_optimizer(task, settings, said)
     needs = _needs(optimizer, task, settings)
-    models = models_of(settings, needs)
+    models = find_models(settings, needs, ("task", "optimizer"))
     _check_needs(name, optimizer, task)
     if "log-probabilities" in needs:
         seen = task if task.is_scored else task.without_targets()
@@ -214,54 +214,6 @@ def _needs(optimizer: registry.Optimizer, task: Task, settings: Settings) -> fro
     return registry.uses(optimizer) | judge
 
 
-def models_of(settings: Settings, needs: frozenset[str]) -> dict[Role, ModelSpec]:
-    """Return the models by role; a judge only where one is needed, embeddings only where they can be used.
-
-    Raises:
-        ConfigError: a name, its key or, where dollars are limited, its price is unknown.
-    """
-    names: dict[Role, str] = {
-        "task": settings.model,
-        "optimizer": settings.optimizer_model or settings.model,
-    }
-    if "judge" in needs:
-        names["judge"] = settings.judge_model or settings.model
-    if "embeddings" in needs and settings.embedding_model is not None:
-        if is_simulator(settings.embedding_model):
-            raise ConfigError(
-                f"--embedding-model {settings.embedding_model}: the simulator gives no word vectors; leave it "
-                "out, and character n-grams serve instead"
-            )
-        names["embedding"] = settings.embedding_model
-    models: dict[Role, ModelSpec] = {}
-    for role, name in names.items():
-        if is_simulator(name):
-            landscape(name.partition(":")[2] or "default")  # an unknown one must fail before any spending
-        spec = find_model(
-            name,
-            role,
-            api_base=None if is_simulator(name) else settings.api_base,
-            max_tokens=settings.max_tokens if role == "task" else None,
-            prices=settings.prices if name == settings.model else None,
-        )
-        if spec.price_in is None and settings.prices is not None:
-            spec = find_model(name, role, api_base=spec.api_base, prices=settings.prices)
-        if spec.price_in is None and settings.budget.usd is not None:
-            raise ConfigError(
-                f"no known price for model {name!r}, so --budget-usd cannot hold; give --price-in and --price-out"
-                " (dollars per million tokens), or limit --budget-calls or --budget-tokens instead"
-            )
-        models[role] = spec
-    budget = settings.budget
-    is_free = all(spec.price_in == 0 and spec.price_out == 0 for spec in models.values())
-    others = (budget.calls, budget.tokens, budget.seconds)
-    if is_free and budget.usd is not None and others == (None, None, None):
-        raise ConfigError(
-            "every price is 0, so --budget-usd limits nothing; add --budget-calls or --budget-tokens"
-        )
-    return models
-
-
 def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, task: Task) -> ModelSpec:
     """Return the task model with log-probabilities asked for, if it takes that and the task has labels.
 
@@ -282,10 +234,12 @@ def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, ta
     return spec
 
 
-def _model_identity(spec: ModelSpec) -> dict[str, Any]:
+def model_identity(spec: ModelSpec) -> dict[str, Any]:
+    """Return what tells a model with its settings from another, as JSON would have it."""
     return {
         **{"name": spec.name, "max_tokens": spec.max_tokens, "temperature": spec.temperature},
         **{"api_base": spec.api_base},
+        **({"options": [list(pair) for pair in spec.options]} if spec.options else {}),
     }
 
 

@@ -1,6 +1,6 @@
 """Prompt files: front matter, instruction, demonstrations; what is written is read back unchanged.
 
-    ---                      optional YAML front matter (name, description, metric, input, target)
+    ---                      optional YAML front matter: name, description, options of the command line
     metric: label
     ---
     Answer {{question}}      the instruction, up to the first demonstration
@@ -29,6 +29,15 @@ from promptopt.types import KEEP_MARK, Demo, Prompt
 
 MAX_BYTES = 1_000_000
 KEYS = ("name", "description", "metric", "input", "target")
+# Every option of `optimize` and `evaluate` that a file may give, as it is called there.
+OPTION_KEYS = (
+    *("prompt-file", "data", "model", "optimizer", "set", "set-model", "metric", "description", "input", "target"),
+    *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
+    *("budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
+    *("seed", "concurrency", "max-tokens", "max-prompt-tokens", "out", "dry-run", "json", "quiet", "probe"),
+    *("split", "examples", "fail-under", "failures"),
+)
+_NOT_IN_PROMPTS = ("prompt-file",)
 
 _FENCE = "```"
 _DEMO = "```demo"
@@ -45,13 +54,15 @@ class PromptFile:
 
     Args:
         prompt: instruction and demonstrations.
-        settings: the front matter's keys and values; empty without front matter.
+        settings: what the front matter says of the data; empty without front matter.
+        options: what it says of the command line's other options: text, or texts where one may be repeated.
         front_matter: the raw block with its `---` lines and the newline after it; "" = none.
     """
 
     prompt: Prompt
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     front_matter: str = ""
+    options: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -115,10 +126,12 @@ def parse(text: str, source: str = "prompt") -> PromptFile:
     if not text.strip():
         raise ConfigError(f"{source}: is empty; write the prompt into it, with {{{{column}}}} for the input")
     front_matter = _front_matter(text, source)
-    settings = _settings(front_matter, source) if front_matter else {}
+    said = _settings(front_matter, source) if front_matter else {}
+    settings = {key: value for key, value in said.items() if key in KEYS and isinstance(value, str)}
+    options = {key: value for key, value in said.items() if key not in KEYS}
     first = front_matter.count("\n") + 1
     prompt = _parse_body(text[len(front_matter) :], source, first)
-    return PromptFile(prompt, settings, front_matter)
+    return PromptFile(prompt, settings, front_matter, options)
 
 
 def format_prompt(prompt: Prompt, front_matter: str = "") -> str:
@@ -165,7 +178,7 @@ def _front_matter(text: str, source: str) -> str:
     )
 
 
-def _settings(front_matter: str, source: str) -> dict[str, str]:
+def _settings(front_matter: str, source: str) -> dict[str, str | tuple[str, ...]]:
     block = "\n".join(front_matter.split("\n")[1:-2])
     try:
         node = yaml.compose(block, Loader=yaml.SafeLoader)
@@ -180,17 +193,33 @@ def _settings(front_matter: str, source: str) -> dict[str, str]:
     if not isinstance(node, yaml.MappingNode):
         line = 2 + node.start_mark.line
         raise ConfigError(f"{source}:{line}: front matter is no mapping; write lines like `metric: label`")
-    settings: dict[str, str] = {}
+    settings: dict[str, str | tuple[str, ...]] = {}
+    valid = [key for key in (*KEYS, *OPTION_KEYS) if key not in _NOT_IN_PROMPTS]
     for key_node, value_node in node.value:
-        key, place = str(key_node.value), f"{source}:{2 + key_node.start_mark.line}"
-        if not isinstance(key_node, yaml.ScalarNode) or key not in KEYS:
-            raise ConfigError(f"{place}: unknown front matter key {key!r}; {nearest(key, KEYS)}")
-        if not isinstance(value_node, yaml.ScalarNode) or not value_node.value.strip():
-            raise ConfigError(f"{place}: front matter key {key!r} needs one text; write `{key}: ...`")
+        said, place = str(key_node.value), f"{source}:{2 + key_node.start_mark.line}"
+        key = said.replace("_", "-")
+        if not isinstance(key_node, yaml.ScalarNode) or key not in valid:
+            raise ConfigError(f"{place}: unknown front matter key {said!r}; {nearest(said, valid)}")
         if key in settings:
-            raise ConfigError(f"{place}: front matter key {key!r} stands twice; remove one")
-        settings[key] = value_node.value.strip()
+            raise ConfigError(f"{place}: front matter key {said!r} stands twice; remove one")
+        settings[key] = _setting(key, value_node, place)
     return settings
+
+
+def _setting(key: str, node: yaml.Node, place: str) -> str | tuple[str, ...]:
+    """Return a value of the front matter: one text, or for options that may be repeated several."""
+    if key in ("set", "set-model"):
+        if isinstance(node, yaml.SequenceNode):
+            return tuple(_text(key, part, place) for part in node.value)
+        if isinstance(node, yaml.MappingNode):
+            return tuple(f"{_text(key, name, place)}={_text(key, part, place)}" for name, part in node.value)
+    return _text(key, node, place)
+
+
+def _text(key: str, node: yaml.Node, place: str) -> str:
+    if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
+        raise ConfigError(f"{place}: front matter key {key!r} needs one text; write `{key}: ...`")
+    return str(node.value).strip()
 
 
 def _parse_body(body: str, source: str, first: int) -> Prompt:

@@ -88,6 +88,7 @@ class ModelSpec:
         timeout_s: seconds that one call may take.
         top_logprobs: log-probabilities of the first answer token to ask for; 0 = none.
         is_embedding: whether the model gives vectors of texts instead of replies.
+        options: further settings of the provider by name, sorted; values as JSON.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ModelSpec:
     timeout_s: float = 120.0
     top_logprobs: int = 0
     is_embedding: bool = False
+    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_simulated(self) -> bool:
@@ -127,6 +129,7 @@ class ModelSpec:
             api_base=self.api_base,
             sample=sample if self.is_noisy else "",
             is_embedding=self.is_embedding,
+            options=self.options,
         )
 
     def worst_case(self, request: Request) -> Amount:
@@ -241,6 +244,7 @@ class LitellmTransport:
                 arguments["temperature"] = request.temperature
         if request.top_logprobs:
             arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        arguments |= {name: json.loads(value) for name, value in request.options}
         if request.api_base:
             arguments["api_base"] = request.api_base
             if not os.environ.get("OPENAI_API_KEY"):
@@ -319,6 +323,19 @@ def takes_logprobs(spec: ModelSpec) -> bool:
     return spec.is_simulated or _takes(
         load_litellm(), wire_name(spec.name, spec.api_base), logprobs=True, top_logprobs=1
     )
+
+
+def refuses(spec: ModelSpec, name: str, value: Any) -> bool:
+    """Return whether an option is known to be refused; asked locally, nothing is sent."""
+    if spec.is_simulated:
+        return name != "temperature"
+    litellm = load_litellm()
+    bare, provider, _, _ = litellm.get_llm_provider(wire_name(spec.name, spec.api_base))
+    try:
+        litellm.get_optional_params(model=bare, custom_llm_provider=provider, **{name: value})
+    except litellm.UnsupportedParamsError:
+        return True
+    return False
 
 
 def wire_name(name: str, api_base: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
@@ -182,8 +182,13 @@ class Result:
         """Return the content of `result.json`."""
         fields = asdict(self)
         del fields["out"]
-        text = json.dumps(fields, ensure_ascii=False, indent=2, default=_plain, allow_nan=False)
-        return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n"
+        return as_json(fields)
+
+
+def as_json(fields: Mapping[str, Any]) -> str:
+    """Return JSON that is safe to show, however hostile its texts are; dollars as numbers."""
+    text = json.dumps(fields, ensure_ascii=False, indent=2, default=_plain, allow_nan=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n"
 
 
 def split_score(values: list[float]) -> SplitScore | None:

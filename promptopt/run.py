@@ -1,51 +1,35 @@
-"""Runs a plan: search, choice among finalists, proof on the sealed test split, result.
-
-Also the doors for Python users: `optimize`, which works from scripts, notebooks and running loops, and
-`aoptimize` for asynchronous code.
-"""
+"""Runs a plan: search, choice among finalists, proof on the sealed test split, result."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from promptopt import folder, promptfile, registry
+from promptopt import folder, promptfile
 from promptopt.asking import RunState
-from promptopt.config import (
-    DATA_OPTIONS,
-    Settings,
-    load_prompt,
-    load_task,
-    name_front_matter,
-    set_initial,
-)
 from promptopt.errors import (
     BudgetExhausted,
     ConfigError,
     Interrupted,
     ProviderError,
     TaskError,
-    nearest,
 )
 from promptopt.evaluation import fill_cells
 from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
-from promptopt.plan import PROOF_SHARE, Plan, finalists, make_plan
+from promptopt.plan import PROOF_SHARE, Plan, finalists
+from promptopt.probe import probe
 from promptopt.proof import prove
 from promptopt.providers import LitellmTransport, ModelSpec, SimulatorTransport, Transport
 from promptopt.result import Improvement, Result, Status, make_result
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
-from promptopt.types import Budget, Candidate, Example, Prompt
+from promptopt.types import Candidate, Example, Role
 
 
 class Run:
@@ -70,7 +54,7 @@ class Run:
         announce: Callable[[Run], None] | None = None,
     ) -> None:
         self.plan = plan
-        self.folder = plan.settings.out or folder.new_folder(plan)
+        self.folder = plan.settings.out or folder.new_folder(f"{plan.task.name}-{plan.optimizer_name}")
         self.stop = Stop()
         self.state: RunState | None = None
         self.best: Candidate | None = None
@@ -153,6 +137,8 @@ class Run:
         reason = "the search ended by itself"
         best: Candidate | None = None
         try:
+            if plan.settings.probe:
+                await probe(state, lease)
             found = await plan.optimizer.optimize(study)
             state.meet(found)  # a prompt that the gate refuses is no result
             best = found
@@ -227,7 +213,7 @@ class Run:
         plan = self.plan
         gateway = Gateway(
             journal,
-            self._transports or make_transports(plan),
+            self._transports or make_transports(plan.models, plan.task, (*plan.holdout, *plan.spare_test)),
             concurrency=plan.concurrency,
             retry=self._retry,
             stop=self.stop,
@@ -260,163 +246,19 @@ def check_simulator(plan: Plan) -> None:
         )
 
 
-def make_transports(plan: Plan) -> dict[str, Transport]:
-    """Return the transports of a plan's models: the simulator knows the task, litellm the rest."""
-    task = plan.task
-    examples = (*task.train, *task.dev, *plan.holdout, *task.test, *plan.spare_test)
-    return transports_of(tuple(plan.models.values()), examples)
-
-
-def transports_of(models: Sequence[ModelSpec], examples: Sequence[Example]) -> dict[str, Transport]:
-    """Return the transports of models: the simulator, which is told the examples, and litellm for the rest."""
-    transports: dict[str, Transport] = {"": LitellmTransport(tuple(models))}
-    for spec in models:
+def make_transports(
+    models: Mapping[Role, ModelSpec], task: Task, examples: Sequence[Example]
+) -> dict[str, Transport]:
+    """Return the transports of a run's models: the simulator knows the examples, litellm does the rest."""
+    transports: dict[str, Transport] = {"": LitellmTransport(tuple(models.values()))}
+    for spec in models.values():
         if spec.is_simulated and spec.name not in transports:
             from promptopt.simulator import Simulator, landscape
 
             simulator = Simulator(landscape(spec.name.partition(":")[2] or "default"))
-            simulator.learn(examples)
+            simulator.learn(dict.fromkeys((*task.train, *task.dev, *task.test, *examples)))
             transports[spec.name] = SimulatorTransport(simulator, spec)
     return transports
-
-
-# Doors for Python users ---------------------------------------------------------------------------
-
-
-def prepare(
-    prompt: str | Path | Prompt, task: Task | str | Path, settings: Settings, **data_options: Any
-) -> tuple[Plan, str]:
-    """Return the plan of a run and the prompt file's front matter; nothing is spent.
-
-    Args:
-        data_options: metric, target, input, description for a task given as data; they win over the
-            prompt file's front matter.
-
-    Raises:
-        ConfigError: something is wrong with the prompt, the data or the settings.
-    """
-    file = load_prompt(prompt)
-    notes: tuple[str, ...] = ()
-    given = {key: value for key, value in data_options.items() if value is not None}
-    source = {"prompt_file": str(prompt.resolve())} if isinstance(prompt, Path) else {}
-    if isinstance(task, Task):
-        if given:
-            raise ConfigError(f"{', '.join(sorted(given))}: only for data; a Task has its own, set it there")
-    else:
-        said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
-        is_file = os.path.exists(task)
-        source |= {"data": str(Path(task).resolve()) if is_file else str(task)} | said
-        needs = None if settings.optimizer == "auto" else registry.optimizer_class(settings.optimizer).requires
-        needs_labels = None if needs is None else "labels" in needs
-        try:
-            task, notes = load_task(
-                task, seed=settings.seed, columns_of=file.prompt, needs_labels=needs_labels, **said
-            )
-        except ConfigError as error:
-            own = {key: value for key, value in file.settings.items() if key not in given}
-            raise ConfigError(name_front_matter(str(error), own, file.front_matter, str(prompt))) from error
-    task = set_initial(task, file, str(prompt) if isinstance(prompt, Path) else None)
-    return replace(make_plan(task, settings, notes), source=source), file.front_matter
-
-
-async def aoptimize(
-    prompt: str | Path | Prompt,
-    task: Task | str | Path,
-    *,
-    model: str,
-    optimizer: str = "auto",
-    budget: Budget | None = None,
-    **settings: Any,
-) -> Result:
-    """Search a better prompt and prove it on unseen data; the asynchronous form of `optimize`."""
-    return await _make_run(prompt, task, model, optimizer, budget, settings).execute()
-
-
-def optimize(
-    prompt: str | Path | Prompt,
-    task: Task | str | Path,
-    *,
-    model: str,
-    optimizer: str = "auto",
-    budget: Budget | None = None,
-    **settings: Any,
-) -> Result:
-    """Search a better prompt and prove it on unseen data.
-
-    This calls models and spends up to `budget`. It blocks, also inside a notebook or a running loop; a
-    first KeyboardInterrupt ends the run orderly and returns the best so far.
-
-    Args:
-        prompt: text in the format of a prompt file, the Path of one, or a Prompt.
-        task: a Task, the path of data, or the name of a bundled task.
-        model: litellm's name of the task model, or `sim`.
-        optimizer: name of a strategy; `auto` picks one.
-        budget: limits of the whole run, proof included; None = 1,000 calls.
-        settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
-            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `description`.
-
-    Returns:
-        The result, which also lies in its `out` folder as result.json and best.md.
-
-    Raises:
-        ConfigError: something is wrong with the input; nothing was spent.
-        JournalError: the run folder cannot be used.
-    """
-    return run_in_thread(_make_run(prompt, task, model, optimizer, budget, settings))
-
-
-def run_in_thread(run: Run, watch: Callable[[Run], None] | None = None) -> Result:
-    """Execute a run on its own event loop in its own thread; `watch` is called every 0.2 s meanwhile.
-
-    The first KeyboardInterrupt asks the run to stop; a second one leaves at once, losing what is in flight.
-    """
-    outcome: list[Result | BaseException] = []
-    is_over = threading.Event()
-
-    def work() -> None:
-        try:
-            outcome.append(asyncio.run(run.execute()))
-        except BaseException as error:  # noqa: BLE001  # carried to the calling thread and raised there
-            outcome.append(error)
-        finally:
-            is_over.set()
-
-    threading.Thread(target=work, name="promptopt", daemon=True).start()
-    while not is_over.is_set():
-        try:
-            is_over.wait(0.2)  # Thread.join would declare the thread dead when it is interrupted (bpo-45274)
-            if watch is not None:
-                watch(run)
-        except KeyboardInterrupt:
-            if run.stop.is_set:
-                raise
-            run.stop.set()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
-
-
-def _make_run(
-    prompt: str | Path | Prompt,
-    task: Task | str | Path,
-    model: str,
-    optimizer: str,
-    budget: Budget | None,
-    rest: Mapping[str, Any],
-) -> Run:
-    """Return the run that the arguments of `optimize` mean."""
-    names = set(Settings.__dataclass_fields__)
-    for key in rest:
-        if key not in names and key not in DATA_OPTIONS:
-            raise ConfigError(f"optimize() has no setting {key!r}: {nearest(key, {*names, *DATA_OPTIONS})}")
-    data_options = {key: rest[key] for key in DATA_OPTIONS if key in rest}
-    fields = {key: value for key, value in rest.items() if key not in DATA_OPTIONS}
-    if fields.get("out") is not None:
-        fields["out"] = Path(fields["out"])
-    fields["options"] = {key: str(value) for key, value in fields.get("options", {}).items()}
-    chosen = Settings(model=model, optimizer=optimizer, budget=budget or Budget(), **fields)
-    plan, front_matter = prepare(prompt, task, chosen, **data_options)
-    return Run(plan, front_matter=front_matter)
 
 
 def _spent(state: RunState) -> Amount:

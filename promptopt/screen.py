@@ -50,8 +50,8 @@ class Screen:
     """
 
     def __init__(self, *, is_quiet: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self._out = _console(out or sys.stdout)
-        self._err = _console(err or sys.stderr)
+        self._out = console_of(out or sys.stdout)
+        self._err = console_of(err or sys.stderr)
         self._is_quiet = is_quiet
         self._is_stopping = False
         self._is_watching = False
@@ -70,6 +70,22 @@ class Screen:
             f"up to {plan.concurrency} calls at once"
         )
         self._say(_forecast_line(plan))
+
+    def forecast(self, plan: Plan) -> None:
+        """Show what each role is expected to take in each phase, and the most that all can."""
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for name, justify in (("phase", "left"), ("role", "left"), ("calls", "right"), ("tokens", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column("dollars", justify="right")
+        forecast = plan.forecast
+        for part in forecast.parts:
+            table.add_row(part.phase, part.role, f"{part.calls:,}", f"{part.tokens:,}", dollars(part.usd))
+        tokens = sum(part.tokens for part in forecast.parts)
+        table.add_row("all", "expected", f"{forecast.calls:,}", f"{tokens:,}", dollars(forecast.expected_usd))
+        limit = plan.settings.budget.calls
+        most = ["no limit" if n is None else f"{n:,}" for n in (limit, forecast.worst_tokens)]
+        table.add_row("", "at worst", *most, dollars(forecast.worst_usd))
+        self._err.print(table)
 
     def start(self, run: Run) -> None:
         """Show the plan of a run that is about to begin, or to go on."""
@@ -171,7 +187,7 @@ class Screen:
         self._err.print(Text(clean(line)))
 
 
-def _console(file: TextIO) -> Console:
+def console_of(file: TextIO) -> Console:
     """Return a console that shows texts as they are: no markup, no emoji names, no folding but in tables."""
     console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -189,7 +205,7 @@ def _models(plan: Plan) -> str:
 
 
 def _demo_line(demo: Demo) -> str:
-    return f"{_short(' | '.join(text for _, text in demo.inputs), 110)}  ->  {_tail(demo.output, 60)}"
+    return f"{short(' | '.join(text for _, text in demo.inputs), 110)}  ->  {tail(demo.output, 60)}"
 
 
 def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
@@ -198,13 +214,13 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
     tested = (*task.test, *run.plan.spare_test)
     example = next(example for example in tested if example.id == name)
     shown = " | ".join(example.inputs[column] for column in task.shown_columns)
-    lines = [f"  {name}: {_short(shown, 150)}"]
+    lines = [f"  {name}: {short(shown, 150)}"]
     if example.target is not None:
-        lines.append(f"    target:  {_short(example.target, 100)}")
+        lines.append(f"    target:  {short(example.target, 100)}")
     for title, prompt_id in (("initial", task.initial.id), ("best", best_id)):
         cell = run.state.cells.get((prompt_id, name)) if run.state else None
         if cell is not None:
-            said = cell.cause or _tail(cell.output or "(an empty answer)", 100)
+            said = cell.cause or tail(cell.output or "(an empty answer)", 100)
             lines.append(f"    {title + ':':<8} {said}")
     return lines
 
@@ -331,7 +347,7 @@ def _progress_line(run: Run) -> str:
             n_better = sum(candidate.id != state.task.initial.id for candidate in state.proposals)
             parts.append(f"{n_better} accepted")
     if state.gateway.n_failed:
-        last = _short(state.gateway.last_failure, 80)
+        last = short(state.gateway.last_failure, 80)
         parts.append(f"{state.gateway.n_failed} attempts failed, last: {last}")
     return f"{' | '.join(parts)} | {run.elapsed_s:.0f} s"
 
@@ -413,12 +429,13 @@ def _split(score: SplitScore | None) -> str:
     return f"{100 * score.score:.1f}% ({100 * low:.1f}-{100 * high:.1f}, n={score.n})"
 
 
-def _short(text: str, width: int) -> str:
+def short(text: str, width: int) -> str:
+    """Return the beginning of a text on one line."""
     line = " ".join(clean(text).split())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _tail(text: str, width: int) -> str:
+def tail(text: str, width: int) -> str:
     """Return the end of a reply on one line: there stands the answer."""
     line = " ".join(clean(text).split())
     return line if len(line) <= width else "…" + line[-(width - 1) :]

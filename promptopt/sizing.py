@@ -25,12 +25,12 @@ N_PROOF_VOTES = 2
 # besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on);
 # real models are wordier. Forecasts are within a factor of two on these tasks (tests/test_plan.py).
 _MOST_DEMOS, _CALLS_PER_DEMO = 2.5, 600
-_ANSWER_WORDS = {True: 12, False: 100}
+ANSWER_WORDS = {True: 12, False: 100}
 _WRITER_INPUT = 200
 _WRITER_WORDS = {True: 40, False: 150}
 _JUDGE_INPUT = 150
 _JUDGE_WORDS = {True: 12, False: 100}
-_RATING_WORDS = {True: 12, False: 80}
+RATING_WORDS = {True: 12, False: 80}
 _THINKING_TOKENS = 1000
 _EXPECTED_SECONDS = {True: 0.005, False: 2.0}
 _USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
@@ -40,6 +40,22 @@ _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
 _JUDGE_BYTES = 1500
 _JUDGED_QUESTIONS = 3  # SPO's, arXiv 2502.06855
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a role is expected to take in a phase of a run.
+
+    Args:
+        phase: search, choice (among finalists, on the hold-out) or proof.
+        usd: dollars; None = a price is unknown.
+    """
+
+    phase: str
+    role: Role
+    calls: int
+    tokens: int
+    usd: Decimal | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class Forecast:
             the smallest lead, as the share of inputs won minus the share lost.
         n_proof: test examples that the proof is expected to afford; 0 = no proof.
         n_certain: those that its share affords even at worst.
+        parts: what is expected, by phase and role.
     """
 
     calls: int
@@ -64,6 +81,7 @@ class Forecast:
     smallest_provable: float | None
     n_proof: int
     n_certain: int
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +163,7 @@ class Sizing:
         """
         spec = self.models[role]
         question, example, target = self._means
-        answer = target + _ANSWER_WORDS[self.models["task"].is_simulated]
+        answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
         n_demos = min(_MOST_DEMOS, n_calls / _CALLS_PER_DEMO) if self.task.is_scored else 0.0
         prompt = prompt_tokens(self.task.initial)
         n_in, n_out = {
@@ -162,9 +180,9 @@ class Sizing:
         assert metric is not None
         form = metric.rating_request("-", self.task.dev[0])
         target = self._means[2]
-        answer = target + _ANSWER_WORDS[self.models["task"].is_simulated]
+        answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
         n_in = sum(len(message.content) for message in form) / 4 + answer
-        n_out = min(spec.max_tokens, _RATING_WORDS[spec.is_simulated] + _THINKING_TOKENS * spec.is_reasoning)
+        n_out = min(spec.max_tokens, RATING_WORDS[spec.is_simulated] + _THINKING_TOKENS * spec.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
 
     def ratings(self, by_role: Mapping[Role, int]) -> int:
@@ -269,8 +287,8 @@ class Sizing:
             n_gate: answers of the task model that choosing on the hold-out takes.
         """
         n_certain, n_spare = n_test
-        by_role = dict(self.optimizer.forecast(search_calls))
-        by_role["task"] = by_role.get("task", 0) + n_gate
+        searching = self.optimizer.forecast(search_calls)
+        by_role = {**searching, "task": searching.get("task", 0) + n_gate}
         n_calls = sum(by_role.values())  # fewer than it might take, where a search ends by itself
         search_tokens, search_usd = self.total(by_role, n_calls)
         n_answers = n_calls + self.ratings(by_role)
@@ -286,9 +304,21 @@ class Sizing:
         if expected is not None and worst_usd is not None:
             expected = min(expected, worst_usd)
         provable = smallest_provable_gain(n_proof)
-        return Forecast(
-            n_answers + n_proof * pair.calls, expected, worst_usd, worst_tokens, provable, n_proof, n_certain
-        )
+        n_all = n_answers + n_proof * pair.calls
+        shares: dict[tuple[str, Role], int] = {("search", role): n for role, n in searching.items()}
+        shares[("choice", "task")] = n_gate
+        shares[("proof", "task")] = n_proof * min(pair.calls, 2 * self.task.calls_per_example)
+        n_votes = n_proof * pair.calls - shares["proof", "task"]
+        shares[("proof", "judge")] = n_votes if self.task.judged is None else 0
+        parts = [self._part(*key, n, n_calls) for key, n in shares.items() if n > 0]
+        if self.task.judged is not None:
+            rated = {"search": self.ratings(searching), "choice": n_gate, "proof": n_votes}
+            parts += [_part(phase, "judge", n, self._usual_rating(n_calls)) for phase, n in rated.items() if n > 0]
+        return Forecast(n_all, expected, worst_usd, worst_tokens, provable, n_proof, n_certain, _merged(parts))
+
+    def _part(self, phase: str, role: Role, n: int, n_calls: int) -> Part:
+        each = self.usual(role, n_calls, n_questions=1 if phase == "proof" else _JUDGED_QUESTIONS)
+        return _part(phase, role, n, each)
 
     def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
         """Return the most tokens and dollars that the limits let the run take; None = no bound."""
@@ -310,6 +340,23 @@ class Sizing:
             dollars.append(limit.tokens * max(spec.price_out or spec.price_in or Decimal(0) for spec in specs))
         is_priced = all(spec.price_in is not None for spec in specs)
         return min(tokens, default=None), min(dollars, default=None) if is_priced else None
+
+
+def _part(phase: str, role: Role, n: int, each: tuple[int, Decimal | None]) -> Part:
+    tokens, usd = each
+    return Part(phase, role, n, n * tokens, None if usd is None else n * usd)
+
+
+def _merged(parts: list[Part]) -> tuple[Part, ...]:
+    """Return the parts with those of one phase and role added up: a judge may vote and rate."""
+    merged: dict[tuple[str, Role], Part] = {}
+    for part in parts:
+        key = (part.phase, part.role)
+        if (known := merged.get(key)) is not None:
+            usd = None if known.usd is None or part.usd is None else known.usd + part.usd
+            part = Part(*key, known.calls + part.calls, known.tokens + part.tokens, usd)
+        merged[key] = part
+    return tuple(merged.values())
 
 
 def _n_bytes(texts: Iterable[str]) -> int:

@@ -159,6 +159,7 @@ class Request:
         api_base: address of an OpenAI-compatible server; None = the provider's own.
         sample: tells apart repeated draws of the same request; "" where answers are not sampled.
         is_embedding: ask for the vector of each message instead of a reply; the answer is a JSON list of them.
+        options: further settings of the provider by name, sorted; values as JSON.
     """
 
     model: str
@@ -169,13 +170,15 @@ class Request:
     api_base: str | None = None
     sample: str = ""
     is_embedding: bool = False
+    options: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """Digest of all that the answer may depend on."""
         settings = (self.max_tokens, self.temperature, self.top_logprobs, self.api_base, self.sample)
         kind = ("embedding",) if self.is_embedding else ()
-        return digest(self.model, self.messages, settings, *kind)
+        options = (self.options,) if self.options else ()
+        return digest(self.model, self.messages, settings, *kind, *options)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ import socket
 from typing import Any
 
 import pytest
+from commandline import endpoint, run
+
+__all__ = ["endpoint", "run"]
 
 
 def _is_here(address: Any) -> bool:

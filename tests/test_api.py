@@ -10,9 +10,9 @@ import pytest
 from scripted import Scripted, make_run, make_task, model
 
 import promptopt
-from promptopt import Budget, ConfigError, Example, Prompt, Response, Result, Task
-from promptopt import run as runs
+from promptopt import Budget, ConfigError, Example, Prompt, Response, Result, Task, api
 from promptopt.config import Settings
+from promptopt.run import Run
 from promptopt.tasks import bundled
 from promptopt.tasks.metrics import load
 
@@ -124,13 +124,13 @@ def test_path_given_as_text_is_no_prompt() -> None:
 
 
 def test_stop_ends_a_run_orderly(tmp_path: Path) -> None:
-    def watch(run: runs.Run) -> None:
+    def watch(run: Run) -> None:
         run.stop.set()
 
     transport = Scripted(model, latency_seed=1)
     run = make_run(tmp_path, transport, task=make_task(), settings=Settings("sim", budget=Budget(calls=5000)))
     run.stop.set()
-    result = runs.run_in_thread(run, watch)
+    result = api.run_in_thread(run, watch)
     assert result.status == "interrupted"
     assert transport.requests == []
     assert (tmp_path / "best.md").exists()
@@ -139,7 +139,7 @@ def test_stop_ends_a_run_orderly(tmp_path: Path) -> None:
 def test_first_keyboard_interrupt_stops_a_second_leaves(tmp_path: Path) -> None:
     n_seen = 0
 
-    def interrupt(run: runs.Run) -> None:
+    def interrupt(run: Run) -> None:
         nonlocal n_seen
         n_seen += 1
         if n_seen == 1:
@@ -149,14 +149,14 @@ def test_first_keyboard_interrupt_stops_a_second_leaves(tmp_path: Path) -> None:
         return model(request)  # type: ignore[arg-type]
 
     run = make_run(tmp_path / "a", Scripted(reply), settings=Settings("sim", budget=Budget(calls=100_000)))
-    assert runs.run_in_thread(run, interrupt).status == "interrupted"
+    assert api.run_in_thread(run, interrupt).status == "interrupted"
     run = make_run(tmp_path / "b", Scripted(reply), settings=Settings("sim", budget=BUDGET))
     run.stop.set()
     with pytest.raises(KeyboardInterrupt):
-        runs.run_in_thread(run, _always_interrupt)
+        api.run_in_thread(run, _always_interrupt)
 
 
-def _always_interrupt(run: runs.Run) -> None:
+def _always_interrupt(run: Run) -> None:
     raise KeyboardInterrupt
 
 

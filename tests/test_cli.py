@@ -147,9 +147,9 @@ def test_shows_the_whole_outcome(run: Runner, tmp_path: Path) -> None:
     ):
         assert part in done.out
     config = tomllib.loads((tmp_path / "here/config.toml").read_text(encoding="utf-8"))
-    assert config["settings"]["budget"] == {"calls": 1500}
-    assert config["prompt"] == SUPPORT.read_text(encoding="utf-8")
-    again = run(*shlex.split(config["command"])[1:], "--out", "there", "--json")
+    assert config["budget-calls"] == 1500
+    assert (tmp_path / "here/initial.md").read_text(encoding="utf-8") == SUPPORT.read_text(encoding="utf-8")
+    again = run(*shlex.split(config["run"]["command"])[1:], "--out", "there", "--json")
     first = json.loads((tmp_path / "here/result.json").read_text(encoding="utf-8"))
     assert {**json.loads(again.out), "duration_s": 0} == {**first, "duration_s": 0}
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
     1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "agreement", "option"},
-    2: {"providers", "gateway", "simulator"},
+    2: {"providers", "gateway", "simulator", "protocol"},
     3: {
         "gate",
         "racing",
@@ -35,11 +35,37 @@ FLOORS = {
         "vocabulary",
     },
     4: {"tasks", "optimizers"},
-    5: {"registry", "config", "sizing", "plan", "result", "folder", "proof", "run", "judge_check"},
-    6: {"screen", "catalogue", "cli", "testing"},
+    5: {
+        "registry",
+        "config",
+        "settings_file",
+        "roles",
+        "sizing",
+        "plan",
+        "result",
+        "folder",
+        "probe",
+        "proof",
+        "run",
+        "scoring",
+        "judge_check",
+        "api",
+    },
+    6: {
+        "screen",
+        "catalogue",
+        "server",
+        "cli",
+        "cli_options",
+        "cli_judge",
+        "command",
+        "screen_evaluation",
+        "starter",
+        "testing",
+    },
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-HEAVY = ("litellm", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
+HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -105,7 +131,7 @@ def test_stays_light(code: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["simulate", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     probe = (
         "import sys, promptopt.cli\n"

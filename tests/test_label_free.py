@@ -15,6 +15,7 @@ from loopback import Loopback, Reply, chat, serve
 from scripted import Scripted, make_run, make_task, model
 
 from promptopt import cli, registry
+from promptopt.api import prepare
 from promptopt.config import Settings, load_task
 from promptopt.errors import ConfigError, TaskError
 from promptopt.evaluation import judge_reply
@@ -22,7 +23,7 @@ from promptopt.journal import Journal
 from promptopt.plan import Plan, make_plan
 from promptopt.providers import SimulatorTransport
 from promptopt.result import Result
-from promptopt.run import Run, prepare
+from promptopt.run import Run
 from promptopt.screen import Screen
 from promptopt.simulator import Simulator, landscape
 from promptopt.tasks import bundled

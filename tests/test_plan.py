@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from scripted import Scripted, make_task, model
 
+from promptopt.api import prepare
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.plan import GATE_SHARE, PROOF_SHARE, Plan, make_plan
-from promptopt.run import Run, prepare
+from promptopt.run import Run
 from promptopt.stats import smallest_provable_gain
 from promptopt.tasks import bundled
 from promptopt.types import Budget

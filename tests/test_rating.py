@@ -33,6 +33,7 @@ from promptopt.ledger import Amount, Lease, limit_of
 from promptopt.plan import make_plan
 from promptopt.providers import ModelSpec
 from promptopt.rating import rater, worst_rating
+from promptopt.scoring import Evaluating
 from promptopt.study import SearchSize, Study
 from promptopt.testing import Snapshots, answered, outcome
 from promptopt.types import Budget, Candidate, Example, Prompt, Request, Response, Score
@@ -374,6 +375,30 @@ def test_a_task_with_a_function_of_its_own_is_rated_too(tmp_path: Path) -> None:
     with pytest.raises(BudgetExhausted, match="2 calls needed, 0 left"):
         drive(study.evaluate([OTHER], state.task.dev[:1]))
     assert len(transport.requests) == 20
+
+
+def test_a_prompt_is_evaluated_by_a_rubric(tmp_path: Path) -> None:
+    transport = Scripted(lambda r: judge(r) if is_rating(r) else right(r))
+    settings = Settings("sim", budget=Budget(calls=30), out=tmp_path, judge_model="sim:null")
+    evaluating = Evaluating(rated_task(), settings, "dev", transports={"sim": transport, "sim:null": transport})
+    assert evaluating.estimate.calls == evaluating.n_calls == 40
+    plain = Evaluating(make_task(), settings, "dev", transports={}).estimate
+    assert evaluating.estimate.worst_tokens > 2 * plain.expected_tokens + plain.worst_tokens
+    found = asyncio.run(evaluating.execute())
+    assert found.status == "budget_exhausted"
+    assert found.score is not None
+    assert (found.score.n, found.score.score, found.spend.calls) == (15, 1.0, 30)
+    assert found.per_call["cost_usd"] == 0.001
+    assert {request.model for request in ratings(transport)} == {"sim:null"}
+
+
+def test_the_forecast_names_the_ratings_of_each_phase() -> None:
+    plan = make_plan(rated_task(), SETTINGS)
+    parts = {(part.phase, part.role): part for part in plan.forecast.parts}
+    assert parts["proof", "judge"].calls == parts["proof", "task"].calls == 40
+    assert parts["search", "judge"].calls == parts["search", "task"].calls > 0
+    assert sum(part.calls for part in plan.forecast.parts) == plan.forecast.calls
+    assert plan.forecast.expected_usd == sum(part.usd or 0 for part in plan.forecast.parts)
 
 
 def test_a_changed_rubric_is_another_run(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from rated import rubric
 
 from promptopt import cli
+from promptopt.api import prepare
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
-from promptopt.run import Run, prepare
+from promptopt.run import Run
 from promptopt.simulator import Simulator, landscape
 from promptopt.tasks import rubric as rubrics
 from promptopt.tasks.metrics import load

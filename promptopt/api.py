@@ -1,0 +1,296 @@
+"""The doors for Python users, which the command line goes through as well: optimize and evaluate.
+
+They work from scripts, notebooks and running event loops; those that begin with `a` are for asynchronous code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from promptopt import folder, registry
+from promptopt.config import DATA_OPTIONS, Settings, load_prompt, load_task, name_front_matter, set_initial
+from promptopt.errors import ConfigError, nearest
+from promptopt.ledger import Stop
+from promptopt.plan import Plan, make_plan
+from promptopt.result import Result
+from promptopt.run import Run
+from promptopt.scoring import Evaluating, Evaluation, Split
+from promptopt.task import Task
+from promptopt.types import Budget, Prompt
+
+
+class Executable(Protocol):
+    """A run or an evaluation, which can be asked to stop."""
+
+    stop: Stop
+
+    async def execute(self) -> Any:
+        """Return the outcome."""
+
+
+R = TypeVar("R", bound=Executable)
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """A task with the prompt to improve, and where both come from.
+
+    Args:
+        notes: what was decided about the data, to show.
+        front_matter: of the prompt file.
+        source: paths or names of prompt and data, and the data options.
+    """
+
+    task: Task
+    notes: tuple[str, ...]
+    front_matter: str
+    source: Mapping[str, str]
+
+
+def read_task(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    seed: int,
+    *,
+    needs_labels: bool | None = None,
+    is_command: bool = False,
+    **data_options: Any,
+) -> ReadTask:
+    """Return the task that prompt and data make.
+
+    Args:
+        needs_labels: whether the strategy does; None = either will do.
+        is_command: whether the options of the front matter are known already.
+        data_options: metric, target, input, description for a task given as data; they win over the
+            prompt file's front matter.
+
+    Raises:
+        ConfigError: something is wrong with the prompt or the data.
+    """
+    file = load_prompt(prompt)
+    notes: tuple[str, ...] = ()
+    given = {key: value for key, value in data_options.items() if value is not None}
+    source = {"prompt_file": str(prompt.resolve())} if isinstance(prompt, Path) else {}
+    if isinstance(task, Task):
+        if given:
+            raise ConfigError(f"{', '.join(sorted(given))}: only for data; a Task has its own, set it there")
+    else:
+        said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
+        is_file = os.path.exists(task)
+        source |= {"data": str(Path(task).resolve()) if is_file else str(task)} | said
+        try:
+            task, notes = load_task(task, seed=seed, columns_of=file.prompt, needs_labels=needs_labels, **said)
+        except ConfigError as error:
+            own = {key: value for key, value in file.settings.items() if key not in given}
+            raise ConfigError(name_front_matter(str(error), own, file.front_matter, str(prompt))) from error
+    if file.options and not is_command:
+        keys = ", ".join(sorted(file.options))
+        notes += (f"front matter: {keys} is for the command line; here only arguments count",)
+    task = set_initial(task, file, str(prompt) if isinstance(prompt, Path) else None)
+    return ReadTask(task, notes, file.front_matter, source)
+
+
+def prepare(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    settings: Settings,
+    *,
+    is_command: bool = False,
+    **data_options: Any,
+) -> tuple[Plan, str]:
+    """Return the plan of a run and the prompt file's front matter; nothing is spent. See `read_task`.
+
+    Raises:
+        ConfigError: something is wrong with the prompt, the data or the settings.
+    """
+    needs = None if settings.optimizer == "auto" else registry.optimizer_class(settings.optimizer).requires
+    needs_labels = None if needs is None else "labels" in needs
+    read = read_task(prompt, task, settings.seed, needs_labels=needs_labels, is_command=is_command, **data_options)
+    return replace(make_plan(read.task, settings, read.notes), source=read.source), read.front_matter
+
+
+def compared(plan: Plan, config: Path) -> Plan:
+    """Return the plan with a note if it is not quite the run that wrote the settings file."""
+    if not folder.is_of_another_run(config, plan):
+        return plan
+    note = f"not the run that wrote {config}: an option, the data, a plug-in or the program differs"
+    return replace(plan, notes=(*plan.notes, note))
+
+
+async def aoptimize(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    *,
+    model: str,
+    optimizer: str = "auto",
+    budget: Budget | None = None,
+    **settings: Any,
+) -> Result:
+    """Search a better prompt and prove it on unseen data; the asynchronous form of `optimize`."""
+    return await _make_run(prompt, task, model, optimizer, budget, settings).execute()
+
+
+def optimize(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    *,
+    model: str,
+    optimizer: str = "auto",
+    budget: Budget | None = None,
+    **settings: Any,
+) -> Result:
+    """Search a better prompt and prove it on unseen data.
+
+    This calls models and spends up to `budget`. It blocks, also inside a notebook or a running loop; a
+    first KeyboardInterrupt ends the run orderly and returns the best so far.
+
+    Args:
+        prompt: text in the format of a prompt file, the Path of one, or a Prompt.
+        task: a Task, the path of data, or the name of a bundled task.
+        model: litellm's name of the task model, or `sim`.
+        optimizer: name of a strategy; `auto` picks one.
+        budget: limits of the whole run, proof included; None = 1,000 calls.
+        settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
+            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `description`.
+
+    Returns:
+        The result, which also lies in its `out` folder as result.json and best.md.
+
+    Raises:
+        ConfigError: something is wrong with the input; nothing was spent.
+        JournalError: the run folder cannot be used.
+    """
+    result: Result = run_in_thread(_make_run(prompt, task, model, optimizer, budget, settings))
+    return result
+
+
+def run_in_thread(run: R, watch: Callable[[R], None] | None = None) -> Any:
+    """Execute a run on its own event loop in its own thread; `watch` is called every 0.2 s meanwhile.
+
+    The first KeyboardInterrupt asks the run to stop; a second one leaves at once, losing what is in flight.
+    """
+    outcome: list[Any] = []
+    is_over = threading.Event()
+
+    def work() -> None:
+        try:
+            outcome.append(asyncio.run(run.execute()))
+        except BaseException as error:  # noqa: BLE001  # carried to the calling thread and raised there
+            outcome.append(error)
+        finally:
+            is_over.set()
+
+    threading.Thread(target=work, name="promptopt", daemon=True).start()
+    while not is_over.is_set():
+        try:
+            is_over.wait(0.2)  # Thread.join would declare the thread dead when it is interrupted (bpo-45274)
+            if watch is not None:
+                watch(run)
+        except KeyboardInterrupt:
+            if run.stop.is_set:
+                raise
+            run.stop.set()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def split_settings(rest: Mapping[str, Any], caller: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return keyword arguments as fields of Settings, and as options for data.
+
+    Raises:
+        ConfigError: one is neither.
+    """
+    names = set(Settings.__dataclass_fields__)
+    for key in rest:
+        if key not in names and key not in DATA_OPTIONS:
+            raise ConfigError(f"{caller}() has no setting {key!r}: {nearest(key, {*names, *DATA_OPTIONS})}")
+    fields = {key: value for key, value in rest.items() if key not in DATA_OPTIONS}
+    return fields, {key: rest[key] for key in DATA_OPTIONS if key in rest}
+
+
+def _make_run(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    model: str,
+    optimizer: str,
+    budget: Budget | None,
+    rest: Mapping[str, Any],
+) -> Run:
+    """Return the run that the arguments of `optimize` mean."""
+    fields, data_options = split_settings(rest, "optimize")
+    if fields.get("out") is not None:
+        fields["out"] = Path(fields["out"])
+    fields["options"] = {key: str(value) for key, value in fields.get("options", {}).items()}
+    chosen = Settings(model=model, optimizer=optimizer, budget=budget or Budget(), **fields)
+    plan, front_matter = prepare(prompt, task, chosen, **data_options)
+    return Run(plan, front_matter=front_matter)
+
+
+def prepare_evaluation(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    settings: Settings,
+    split: str = "test",
+    n_examples: int | None = None,
+    *,
+    is_command: bool = False,
+    **data_options: Any,
+) -> Evaluating:
+    """Return an evaluation that is ready to start; nothing is spent.
+
+    Raises:
+        ConfigError: something is wrong with the prompt, the data or the settings.
+    """
+    read = read_task(prompt, task, settings.seed, is_command=is_command, **data_options)
+    return Evaluating(read.task, settings, split, n_examples, notes=read.notes)
+
+
+def evaluate(
+    prompt: str | Path | Prompt,
+    task: Task | str | Path,
+    *,
+    model: str,
+    split: Split = "test",
+    examples: int | None = None,
+    budget: Budget | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Return what a prompt scores on a split, and what it takes; this calls the model.
+
+    It blocks, also inside a notebook or a running loop.
+
+    Args:
+        prompt: text in the format of a prompt file, the Path of one, or a Prompt.
+        task: a Task, the path of data, or the name of a bundled task.
+        model: litellm's name of the task model, or `sim`.
+        examples: a random sample of so many, by seed; None = all of the split.
+        budget: limits; None = none, each example is asked about once.
+        settings: fields of `promptopt.Settings` such as `seed`, `out`, `api_base`; for data also `metric`,
+            `target`, `input`.
+
+    Raises:
+        ConfigError: something is wrong with the input; nothing was spent.
+        JournalError: the folder cannot be used.
+    """
+    fields, data_options = split_settings(settings, "evaluate")
+    made = Settings(model=model, budget=budget or Budget(), **fields)
+    found: Evaluation = run_in_thread(prepare_evaluation(prompt, task, made, split, examples, **data_options))
+    return found
+
+
+async def aevaluate(
+    prompt: str | Path | Prompt, task: Task | str | Path, *, model: str, **settings: Any
+) -> Evaluation:
+    """Return what a prompt scores on a split; the asynchronous form of `evaluate`."""
+    split, n = settings.pop("split", "test"), settings.pop("examples", None)
+    budget = settings.pop("budget", None) or Budget()
+    fields, data_options = split_settings(settings, "evaluate")
+    made = Settings(model=model, budget=budget, **fields)
+    return await prepare_evaluation(prompt, task, made, split, n, **data_options).execute()

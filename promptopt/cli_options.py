@@ -1,0 +1,36 @@
+"""Options that several commands of the command line share, with their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PromptFile = Annotated[Path, typer.Argument(help="the prompt: text or Markdown")]
+Data = Annotated[str, typer.Option(help="JSONL or CSV file, folder with train/dev/test, or bundled task")]
+Model = Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")]
+Metric = Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")]
+JudgeModel = Annotated[str | None, typer.Option(help="model that judges; else --model")]
+SetModel = Annotated[
+    list[str] | None, typer.Option("--set-model", help="option of a role's model, role.k=v (task.temperature=1)")
+]
+ApiBase = Annotated[str | None, typer.Option(help="address of an OpenAI-compatible server")]
+PriceIn = Annotated[str | None, typer.Option(help="dollars per million input tokens")]
+PriceOut = Annotated[str | None, typer.Option(help="dollars per million output tokens")]
+Input = Annotated[str | None, typer.Option("--input", help="column of the input text")]
+Target = Annotated[str | None, typer.Option(help="column of the right answers [target]")]
+BudgetTokens = Annotated[int | None, typer.Option(help="most tokens, in and out")]
+BudgetSeconds = Annotated[float | None, typer.Option(help="most seconds")]
+ConfirmAbove = Annotated[
+    str, typer.Option(help="on a terminal, ask first if the worst case is above these dollars")
+]
+Concurrency = Annotated[int, typer.Option(help="calls in flight at most")]
+MaxTokens = Annotated[int | None, typer.Option(help="most output tokens of an answer")]
+Probe = Annotated[
+    bool, typer.Option("--probe", help="first ask each model once whether it takes its options (a paid call)")
+]
+Config = Annotated[Path | None, typer.Option(help="file of options [promptopt.toml, if there is one]")]
+Out = Annotated[Path | None, typer.Option(help="run folder; an existing run there goes on")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="show the forecast, spend nothing")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no notes, no progress")]

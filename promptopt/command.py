@@ -1,0 +1,89 @@
+"""A command of the command line whose options may also stand in files (see promptopt.settings_file)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand
+
+from promptopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptopt.settings_file import Said
+
+
+USUAL = "promptopt.toml"
+
+
+class Configured(TyperCommand):
+    """Takes the options that the command line does not give from settings files and the front matter."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Return the context in which the options of files are defaults.
+
+        Raises:
+            ConfigError: a file cannot be read, has an unknown key, or a value that its option does not take.
+        """
+        if extra.get("resilient_parsing") or "--help" in args:
+            return super().make_context(info_name, args, parent, **extra)
+        draft = super().make_context(info_name, list(args), parent, resilient_parsing=True)
+        said = self._said(info_name or "", draft.params.get("config"), draft.params.get("prompt_file"))
+        defaults = {}
+        for key, one in said.items():
+            param = self._params[key]
+            if param.multiple:
+                given = draft.params.get(param.name) or ()
+                args = [*_words(f"--{key}", one, {text.partition("=")[0] for text in given}), *args]
+            else:
+                defaults[param.name] = self._checked(draft, key, one)
+        context = super().make_context(info_name, args, parent, default_map=defaults, **extra)
+        usual = next((one.source for one in said.values() if one.source == USUAL), None)
+        if usual and not any(context.params.get(name) for name in ("quiet", "as_json")):
+            sys.stderr.write(f"options from {usual}\n")
+        return context
+
+    @property
+    def _params(self) -> dict[str, Any]:
+        """The command's parameters by the key that they have in files."""
+        options = {opt.removeprefix("--"): param for param in self.params for opt in param.opts}
+        return {name.replace("_", "-"): param for name, param in options.items() if name != "help"}
+
+    def _said(self, command: str, config: Path | None, prompt_file: Path | None) -> dict[str, Said]:
+        """Return what files say of this command's options; the nearest file wins."""
+        from promptopt import settings_file
+
+        keys = [key for key in self._params if key != "config"]
+        repeated = [key for key in keys if getattr(self._params[key], "multiple", False)]
+        usual = Path(USUAL)
+        far = settings_file.read(usual, command, keys, repeated) if config is None and usual.is_file() else {}
+        near = settings_file.read(config, command, keys, repeated) if config is not None else {}
+        named = next((said["prompt-file"].value for said in (near, far) if "prompt-file" in said), None)
+        prompt_file = prompt_file or (Path(str(named)) if named else None)
+        if prompt_file is None:
+            return far | near
+        middle, data_keys = settings_file.front_matter(prompt_file, keys, repeated)
+        return {key: one for key, one in far.items() if key not in data_keys} | middle | near
+
+    def _checked(self, context: Any, key: str, said: Said) -> Any:
+        """Return a file's value if the option takes it."""
+        param = self._params[key]
+        is_switch = getattr(param, "is_flag", False)
+        try:
+            if is_switch and said.value not in (True, False, "true", "false"):
+                raise ConfigError(f"{said.source}: {key} is a switch; write true or false")
+            if isinstance(said.value, bool) and not is_switch:
+                raise ConfigError(f"{said.source}: {key} needs a value, not {str(said.value).lower()}")
+            value = {"true": True, "false": False}.get(str(said.value).lower()) if is_switch else said.value
+            param.process_value(context, value)
+        except typer.BadParameter as error:
+            raise ConfigError(f"{said.source}: {key}: {error.message}") from error
+        return value
+
+
+def _words(flag: str, said: Said, taken: set[str]) -> list[str]:
+    """Return a repeated option as words of the command line, without those that stand there already."""
+    values = said.value if isinstance(said.value, tuple) else (str(said.value),)
+    return [word for value in values if value.partition("=")[0] not in taken for word in (flag, value)]

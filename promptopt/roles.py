@@ -1,0 +1,186 @@
+"""The models of a run by role, with the settings that the user gave to each of them. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, get_args
+
+from promptopt.config import Settings, number
+from promptopt.errors import ConfigError, nearest
+from promptopt.providers import ModelSpec, find_model, is_simulator, refuses
+from promptopt.types import Role
+
+ROLES: tuple[Role, ...] = get_args(Role)
+# What `--set-model` may set besides options of the provider, which may have any name.
+FIELDS = ("temperature", "max_tokens", "timeout_s", "api_base", "price_in", "price_out")
+# Options that are none of the user's here, and why.
+_TAKEN = {
+    "model": "name it with --model, --optimizer-model, --judge-model or --embedding-model",
+    "messages": "they come from the prompt",
+    "input": "it comes from the data",
+    "api_key": "keys are read from the environment, so that none is stored",
+    "stream": "whole answers are read",
+    "n": "each answer is a call of its own",
+    "logprobs": "strategies ask for them where they use them",
+    "top_logprobs": "strategies ask for them where they use them",
+    "max_completion_tokens": "write max_tokens",
+    "timeout": "write timeout_s",
+    "max_retries": "retries are made and counted here",
+    "num_retries": "retries are made and counted here",
+    "drop_params": "an option that is dropped in silence would make the record of a run wrong",
+}
+
+
+def read_options(pairs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return options by role and name from `role.name` -> text; a text that is JSON is read as such.
+
+    Raises:
+        ConfigError: a key is not written so, or names no role.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for key, text in pairs.items():
+        role, dot, name = key.partition(".")
+        if not dot or not name:
+            raise ConfigError(f"--set-model {key}: write it as role.option=value, such as optimizer.temperature=1")
+        options.setdefault(role, {})[name] = _value(text)
+    check_roles(options)
+    return options
+
+
+def check_roles(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConfigError where options are for no role, or not for the user to set."""
+    for role, given in options.items():
+        if role not in ROLES:
+            raise ConfigError(f"--set-model {role}.{next(iter(given), '')}: no such role; {nearest(role, ROLES)}")
+        for name in given:
+            if name in _TAKEN:
+                raise ConfigError(f"--set-model {role}.{name}: {_TAKEN[name]}")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ...]) -> dict[Role, ModelSpec]:
+    """Return the models by role; a judge only where one is needed, embeddings only where they can be used.
+
+    Args:
+        needs: what the strategy and the proof need or can use.
+        roles: which of task and optimizer model the run has.
+
+    Raises:
+        ConfigError: a name, key, price or option does not allow the run.
+    """
+    names: dict[Role, str] = {"task": settings.model, "optimizer": settings.optimizer_model or settings.model}
+    names = {role: names[role] for role in roles}
+    if "judge" in needs:
+        names["judge"] = settings.judge_model or settings.model
+    if "embeddings" in needs and settings.embedding_model is not None:
+        if is_simulator(settings.embedding_model):
+            raise ConfigError(
+                f"--embedding-model {settings.embedding_model}: the simulator gives no word vectors; leave it "
+                "out, and character n-grams serve instead"
+            )
+        names["embedding"] = settings.embedding_model
+    check_roles(settings.model_options)
+    unused = sorted(set(settings.model_options) - set(names))
+    if unused:
+        raise ConfigError(
+            f"--set-model {unused[0]}: this run has no {unused[0]} model (it has {', '.join(names)})"
+        )
+    models = {role: _find(name, role, settings) for role, name in names.items()}
+    _check_prices(models, settings)
+    return models
+
+
+def _find(name: str, role: Role, settings: Settings) -> ModelSpec:
+    """Return a role's model with the user's settings of it."""
+    if is_simulator(name):
+        from promptopt.simulator import landscape
+
+        landscape(name.partition(":")[2] or "default")  # an unknown one must fail before any spending
+    given = dict(settings.model_options.get(role, {}))
+    api_base = given.pop("api_base", settings.api_base)
+    own_prices = _own_prices(role, given.pop("price_in", None), given.pop("price_out", None))
+    prices = own_prices or (settings.prices if name == settings.model else None)
+    spec = find_model(
+        name,
+        role,
+        api_base=None if is_simulator(name) else api_base,
+        max_tokens=settings.max_tokens if role == "task" else None,
+        prices=prices,
+    )
+    if spec.price_in is None and settings.prices is not None:
+        spec = find_model(name, role, api_base=spec.api_base, max_tokens=spec.max_tokens, prices=settings.prices)
+    fields, options = {}, {}
+    for key, value in given.items():
+        if key in FIELDS:
+            fields[key] = _field(role, key, value)
+        else:
+            options[key] = value
+    _check_taken(spec, role, {key: value for key, value in (fields | options).items() if value is not None})
+    ordered = tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in options.items()))
+    return replace(spec, **fields, options=ordered)
+
+
+def _own_prices(role: str, price_in: object, price_out: object) -> tuple[Decimal, Decimal] | None:
+    if (price_in is None) != (price_out is None):
+        raise ConfigError(f"--set-model: give both {role}.price_in and {role}.price_out, in dollars per million")
+    if price_in is None:
+        return None
+    prices = [number(price, f"--set-model {role}.price") for price in (price_in, price_out)]
+    if min(prices) < 0:
+        raise ConfigError(f"--set-model {role}.price is {min(prices)}; a price is at least 0 dollars per million")
+    return prices[0] / 1_000_000, prices[1] / 1_000_000
+
+
+def _field(role: str, name: str, value: object) -> Any:
+    """Return a field of a model as a number in its range; `none` as temperature = send none."""
+    flag = f"--set-model {role}.{name}"
+    if name == "temperature":
+        if value is None or value == "none":
+            return None
+        exact = float(number(value, flag))
+        if not 0 <= exact <= 2:
+            raise ConfigError(f"{flag} is {value}; it must lie between 0 and 2, or be none")
+        return exact
+    exact = float(number(value, flag))
+    if name == "max_tokens" and (exact != int(exact) or exact < 1):
+        raise ConfigError(f"{flag} is {value}; write a whole number above 0")
+    if exact <= 0:
+        raise ConfigError(f"{flag} is {value}; it must be above 0")
+    return int(exact) if name == "max_tokens" else exact
+
+
+def _check_taken(spec: ModelSpec, role: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError if litellm knows that the model refuses an option; what it does not know, a call shows."""
+    own = ("max_tokens", "timeout_s")
+    for name, value in options.items():
+        if name not in own and refuses(spec, name, value):
+            raise ConfigError(
+                f"--set-model {role}.{name}={value}: {spec.name} does not take it; leave it out"
+                + (", or write none" if name == "temperature" else "")
+            )
+
+
+def _check_prices(models: Mapping[Role, ModelSpec], settings: Settings) -> None:
+    """Raise ConfigError where a budget in dollars cannot hold, or would limit nothing."""
+    budget = settings.budget
+    for spec in models.values():
+        if spec.price_in is None and budget.usd is not None:
+            raise ConfigError(
+                f"no known price for model {spec.name!r}, so --budget-usd cannot hold; give --price-in and "
+                "--price-out (dollars per million tokens), or limit --budget-calls or --budget-tokens instead"
+            )
+    is_free = all(spec.price_in == 0 and spec.price_out == 0 for spec in models.values())
+    others = (budget.calls, budget.tokens, budget.seconds)
+    if is_free and budget.usd is not None and others == (None, None, None):
+        raise ConfigError(
+            "every price is 0, so --budget-usd limits nothing; add --budget-calls or --budget-tokens"
+        )

@@ -1,0 +1,124 @@
+"""What users see of an evaluation: what it takes, its progress, its outcome. Decides nothing."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from promptopt.result import SplitScore
+from promptopt.scoring import Evaluating, Evaluation, Failure
+from promptopt.screen import clean, console_of, dollars, short, tail
+
+_MOST_SHOWN = 160
+
+
+class EvaluationScreen:
+    """Prints to a person: notes and progress to stderr, the outcome to stdout.
+
+    Args:
+        is_quiet: nothing but the outcome.
+    """
+
+    def __init__(self, evaluating: Evaluating, *, is_quiet: bool = False) -> None:
+        self._evaluating = evaluating
+        self._out, self._err = console_of(sys.stdout), console_of(sys.stderr)
+        self._is_quiet = is_quiet
+        self._is_watching = False
+
+    def start(self) -> None:
+        """Show what will be done, before anything is spent."""
+        if self._is_quiet:
+            return
+        evaluating = self._evaluating
+        for note in evaluating.notes:
+            _line(self._err, note)
+        spec = evaluating.spec
+        stand_in = " (SIMULATED: built-in stand-in, no real model)" if spec.is_simulated else ""
+        what = f"{len(evaluating.examples)} {evaluating.split} examples of {evaluating.task.name}"
+        _line(self._err, f"evaluating on {what} with {spec.name}{stand_in}")
+
+    def estimate(self) -> None:
+        """Show what it is expected to take, on stdout."""
+        found = self._evaluating.estimate
+        worst = f"{found.worst_tokens:,} tokens and {dollars(found.worst_usd)}"
+        _line(
+            self._out,
+            f"forecast: {found.calls:,} calls, about {found.expected_tokens:,} tokens and "
+            f"{dollars(found.expected_usd)}; at worst {worst}",
+        )
+
+    def watch(self, evaluating: Evaluating) -> None:
+        """Show the progress on a terminal: one line, renewed."""
+        if self._is_quiet or evaluating.state is None or not self._err.is_terminal:
+            return
+        self._is_watching = True
+        n = sum(tally.calls for tally in evaluating.state.tallies.values())
+        stopping = "; stopping" if evaluating.stop.is_set else ""
+        self._err.file.write(f"\r\x1b[K{n:,} of {evaluating.n_calls:,} answers{stopping}")
+        self._err.file.flush()
+
+    def end_watch(self) -> None:
+        """Take the progress line away."""
+        if self._is_watching:
+            self._err.file.write("\r\x1b[K")
+            self._err.file.flush()
+            self._is_watching = False
+
+    def result(self, found: Evaluation, n_shown: int) -> None:
+        """Show score, cost and the first failures."""
+        if found.model["is_simulated"]:
+            _line(self._out, "SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
+        _line(self._out, _score_line(found), "bold")
+        if found.status != "completed":
+            _line(self._out, f"{found.status}: {found.reason}", "red")
+        for line in _spend_lines(found):
+            _line(self._out, line)
+        n = len(found.failures)
+        if n and n_shown:
+            _line(self._out, f"\n{n} failures" + (f", {n_shown} of them:" if n > n_shown else ":"), "bold")
+            for failure in found.failures[:n_shown]:
+                for line in _failure_lines(failure):
+                    _line(self._out, line)
+        _line(self._out, f"\nEverything lies in {found.out}: evaluation-{found.split}-{found.prompt[:8]}.json")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(clean(text), style=style))
+
+
+def _score_line(found: Evaluation) -> str:
+    score: SplitScore | None = found.score
+    if score is None:
+        return f"No example of {found.n} was answered."
+    low, high = score.ci95
+    parts = [f"{found.split} score {score.score:.1%} (95% interval {low:.1%} to {high:.1%}, n={score.n})"]
+    if found.unparsed:
+        parts.append(f"{found.unparsed} unparseable")
+    if found.missing:
+        parts.append(f"{found.missing} of {found.n} missing")
+    return "; ".join(parts)
+
+
+def _spend_lines(found: Evaluation) -> list[str]:
+    spend, each = found.spend, found.per_call
+    reused = spend.calls - found.paid_calls
+    calls = f"{spend.calls:,} answers" + (f", {reused:,} of them paid before" if reused > 0 else "")
+    cost = each["cost_usd"]
+    price = "at unknown cost" if cost is None else f"${cost:.6f}"
+    return [
+        f"{calls}; {spend.input_tokens:,} tokens in, {spend.output_tokens:,} out; {dollars(spend.cost_usd)}",
+        f"a call: {each['input_tokens'] or 0:.0f} tokens in, {each['output_tokens'] or 0:.0f} out, {price}",
+    ]
+
+
+def _failure_lines(failure: Failure) -> list[str]:
+    shown = " | ".join(failure.inputs.values())
+    reason = f" ({short(failure.reason, _MOST_SHOWN)})" if failure.reason else ""
+    output = "(no answer)" if failure.output is None else tail(failure.output, _MOST_SHOWN)
+    target = "" if failure.target is None else f"; target: {short(failure.target, _MOST_SHOWN)}"
+    return [
+        f"  {failure.example_id}: {short(shown, _MOST_SHOWN)}",
+        f"    score {failure.score:.2f}{target}; answer: {output}{reason}",
+    ]

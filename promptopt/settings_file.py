@@ -1,0 +1,133 @@
+"""Options of a command that stand in a settings file (`promptopt.toml`) or in a prompt's front matter.
+
+Keys are the command line's options without their dashes in front: `budget-usd`, `data`; `prompt-file` is the
+prompt. Options that may be repeated are lists or tables: `[set]`, `[set-model.optimizer]`. A table named after a
+command, `[evaluate]`, holds for it alone. What stands on the command line wins, then a file that `--config` names,
+then the front matter, then `promptopt.toml` in the working folder.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptopt import promptfile
+from promptopt.errors import ConfigError, nearest
+
+# What a run writes into its config.toml besides options.
+RECORD = "run"
+COMMANDS = ("optimize", "evaluate")
+# Values that may name files: relative ones are looked for beside the settings file.
+_PATHS = ("prompt-file", "data", "metric", "optimizer")
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value of an option, and where it stands.
+
+    Args:
+        value: text, or a list of texts where the option may be repeated, or whether a switch is on.
+        source: the file.
+    """
+
+    value: str | bool | tuple[str, ...]
+    source: str
+
+
+def read(path: Path, command: str, keys: Sequence[str], repeated: Sequence[str]) -> dict[str, Said]:
+    """Return what a settings file says for a command, by key.
+
+    Args:
+        keys: the command's own.
+        repeated: those of its keys that may be given more than once.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or has a key that no command knows.
+    """
+    table = _load(path)
+    table.pop(RECORD, None)
+    own: dict[str, Any] = {}
+    for key, value in (*table.items(), *table.get(command, {}).items()):
+        name = key.replace("_", "-")
+        if name not in COMMANDS:
+            own[name] = value
+        elif not isinstance(value, dict):
+            raise ConfigError(f"{path}: {key} is a command; write its options into a table [{key}]")
+    for other in COMMANDS:
+        _check_keys(path, table.get(other, {}), keys if other == command else promptfile.OPTION_KEYS)
+    _check_keys(path, [key for key in table if key not in COMMANDS], (*promptfile.OPTION_KEYS, *keys))
+    return {
+        key: Said(_value(path, key, value, is_repeated=key in repeated), str(path))
+        for key, value in own.items()
+        if key in keys
+    }
+
+
+def front_matter(path: Path, keys: Sequence[str], repeated: Sequence[str]) -> tuple[dict[str, Said], set[str]]:
+    """Return the options in a prompt file's front matter, and which data options stand there as well."""
+    if not path.is_file():
+        return {}, set()  # the command itself says what is wrong
+    file = promptfile.read(path)
+    said = {
+        key: Said(_texts(value) if key in repeated else value, str(path))
+        for key, value in file.options.items()
+        if key in keys
+    }
+    return said, set(file.settings)
+
+
+def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: no such file; `promptopt init` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not TOML ({error}); write lines like `budget-calls = 600`") from error
+
+
+def _check_keys(path: Path, names: Iterable[str], keys: Sequence[str]) -> None:
+    for key in names:
+        if key.replace("_", "-") not in keys:
+            raise ConfigError(f"{path}: unknown key {key!r}; {nearest(key, keys)}")
+
+
+def _value(path: Path, key: str, value: Any, *, is_repeated: bool) -> str | bool | tuple[str, ...]:
+    """Return a TOML value as the command line would have it."""
+    if is_repeated:
+        parts = value if isinstance(value, list) else [value]
+        return tuple(text for part in parts for text in _pairs(path, key, part))
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (str, int, float)):
+        return _beside(path, str(value)) if key in _PATHS else str(value)
+    raise ConfigError(f"{path}: {key} needs one value, not a {type(value).__name__}")
+
+
+def _pairs(path: Path, key: str, value: Any, prefix: str = "") -> Iterator[str]:
+    """Yield `name=value` for each entry of a table, with dots between the names of tables in tables."""
+    if not isinstance(value, dict):
+        if not prefix and not isinstance(value, str):
+            raise ConfigError(f"{path}: {key} needs texts or a table [{key}], not a {type(value).__name__}")
+        yield f"{prefix}={value if isinstance(value, str) else json.dumps(value)}" if prefix else value
+        return
+    for name, inner in value.items():
+        yield from _pairs(path, key, inner, f"{prefix}.{name}" if prefix else name)
+
+
+def _beside(path: Path, value: str) -> str:
+    """Return a relative path that exists beside the settings file as a path from here; else the text itself."""
+    judge = "judge:" if value.startswith("judge:") else ""  # the metric of a rubric, whose file follows
+    file, colon, rest = value.removeprefix(judge).partition(":")
+    beside = path.parent / file
+    is_here = path.parent == Path() or Path(file).is_absolute()
+    return value if is_here or not file or not beside.exists() else f"{judge}{beside}{colon}{rest}"

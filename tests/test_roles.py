@@ -1,0 +1,164 @@
+"""Options of each role's model: read, checked before anything is sent, and sent as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import chat, failure, serve
+from scripted import make_task, model
+
+from promptopt.config import Settings
+from promptopt.errors import ConfigError
+from promptopt.gateway import RetryPolicy
+from promptopt.plan import make_plan
+from promptopt.providers import ModelSpec
+from promptopt.roles import find_models, read_options
+from promptopt.run import Run
+from promptopt.types import Budget, Message, Request
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def models(**options: dict[str, Any]) -> dict[Any, ModelSpec]:
+    settings = Settings(model="m", api_base="http://127.0.0.1:1/v1", model_options=options)
+    return find_models(settings, frozenset(), ("task", "optimizer"))
+
+
+def test_known_options_are_settings_and_others_go_to_the_provider() -> None:
+    found = models(
+        task={"temperature": 0.5, "max_tokens": 77, "timeout_s": 5, "price_in": 1, "price_out": 2},
+        optimizer={"reasoning_effort": "low", "api_base": "http://127.0.0.1:2/v1"},
+    )
+    task, writer = found["task"], found["optimizer"]
+    assert (task.temperature, task.max_tokens, task.timeout_s) == (0.5, 77, 5)
+    assert task.prices == (Decimal("0.000001"), Decimal("0.000002"))
+    assert writer.options == (("reasoning_effort", '"low"'),)
+    assert (task.api_base, writer.api_base) == ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
+    assert task.is_noisy
+
+
+def test_no_temperature_is_sent_where_none_is_wanted() -> None:
+    assert models(task={"temperature": "none"})["task"].temperature is None
+    assert models(task={"temperature": None})["task"].is_noisy
+
+
+def test_requests_differ_by_options_and_not_without() -> None:
+    spec, other = models()["task"], models(task={"top_p": 0.5})["task"]
+    messages = (Message("user", "x"),)
+    assert spec.request(messages).digest != other.request(messages).digest
+    assert Request("m", messages, 5).digest == "31efc14d9d5b51ec4a6dfd002f2a16eb"
+
+
+def test_texts_are_read_as_json_where_they_are() -> None:
+    pairs = {"task.temperature": "0.5", "task.stop": '["a"]', "judge.reasoning_effort": "low"}
+    assert read_options(pairs) == {
+        "task": {"temperature": 0.5, "stop": ["a"]},
+        "judge": {"reasoning_effort": "low"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"tsk": {"top_p": 1}}, "no such role; did you mean 'task'"),
+        ({"judge": {"top_p": 1}}, "this run has no judge model"),
+        ({"task": {"api_key": "x"}}, "keys are read from the environment"),
+        ({"task": {"model": "x"}}, "name it with --model"),
+        ({"task": {"stream": True}}, "whole answers are read"),
+        ({"task": {"timeout": 3}}, "write timeout_s"),
+        ({"task": {"temperature": 3}}, "it must lie between 0 and 2"),
+        ({"task": {"temperature": "warm"}}, "write a number"),
+        ({"task": {"max_tokens": 0}}, "write a whole number above 0"),
+        ({"task": {"max_tokens": 1.5}}, "write a whole number above 0"),
+        ({"task": {"timeout_s": -1}}, "it must be above 0"),
+        ({"task": {"price_in": 1}}, "give both task.price_in and task.price_out"),
+        ({"task": {"price_in": -1, "price_out": 1}}, "a price is at least 0"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        models(**options)
+
+
+@pytest.mark.parametrize("key", ["temperature", "task.", ".x", "task"])
+def test_keys_are_written_role_option(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"write it as role.option=value|no such role"):
+        read_options({key: "1"})
+
+
+def test_options_that_a_model_is_known_to_refuse_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    settings = Settings(model="openai/gpt-5-mini", model_options={"task": {"temperature": 0.3}})
+    with pytest.raises(ConfigError, match="openai/gpt-5-mini does not take it; leave it out, or write none"):
+        find_models(settings, frozenset(), ("task",))
+
+
+def test_the_simulator_takes_no_options_of_providers() -> None:
+    settings = Settings(model="sim", model_options={"task": {"top_p": 0.5}})
+    with pytest.raises(ConfigError, match="sim does not take it"):
+        find_models(settings, frozenset(), ("task",))
+
+
+def run_with(folder: Path, answer: Any, **settings: Any) -> tuple[Any, list[dict[str, Any]]]:
+    with serve(answer) as server:
+        given = Settings(
+            model="my-model",
+            api_base=server.url,
+            budget=Budget(calls=120),
+            optimizer="random",
+            out=folder,
+            **settings,
+        )
+        run = Run(make_plan(make_task(), given), retry=RetryPolicy(2, 0.001, 0.004))
+        try:
+            return asyncio.run(run.execute()), server.bodies
+        except ConfigError as error:
+            return error, server.bodies
+
+
+def reply_to(body: dict[str, Any]) -> Any:
+    messages = tuple(Message(m["role"], m["content"]) for m in body["messages"])
+    if "the word OK" in messages[-1].content:
+        return chat("OK")
+    return chat(model(Request(body["model"], messages, 100, sample=messages[-1].content)))
+
+
+def test_options_reach_the_wire_by_role(tmp_path: Path) -> None:
+    options = {"task": {"top_p": 0.25, "max_tokens": 33}, "optimizer": {"temperature": 0.5, "seed": 7}}
+    result, bodies = run_with(tmp_path, reply_to, model_options=options)
+    assert result.status in ("completed", "budget_exhausted")
+    writing = [body for body in bodies if "top_p" not in body]
+    answering = [body for body in bodies if "top_p" in body]
+    assert {(body["top_p"], body["max_tokens"]) for body in answering} == {(0.25, 33)}
+    assert {(body["temperature"], body["seed"]) for body in writing} == {(0.5, 7)}
+
+
+@pytest.mark.parametrize("probes", [True, False])
+def test_a_probe_tells_a_refused_option_before_the_run(tmp_path: Path, probes: bool) -> None:
+    def picky(body: dict[str, Any]) -> Any:
+        return failure(400, "unsupported value: top_k") if "top_k" in body else reply_to(body)
+
+    options = {"task": {"top_k": 3}}
+    found, bodies = run_with(tmp_path, picky, model_options=options, probe=probes)
+    if probes:
+        assert isinstance(found, ConfigError)
+        assert "the task model my-model refuses a call with" in str(found)
+        assert "top_k=3" in str(found)
+        assert len(bodies) == 2  # one for each role
+    else:
+        assert found.status == "failed"
+
+
+def test_a_probe_counts_as_calls_of_the_run(tmp_path: Path) -> None:
+    result, bodies = run_with(tmp_path, reply_to, probe=True)
+    asked = [body for body in bodies if "Reply with the word OK" in body["messages"][-1]["content"]]
+    assert len(asked) == 2
+    assert result.spend.calls == len(bodies) <= 120

@@ -1,0 +1,244 @@
+"""Evaluating a prompt as it is: the score, what it takes, its failures, and the answers that it shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import SUPPORT, Runner
+from loopback import Loopback, chat, failure, serve
+
+import promptopt
+from promptopt import Budget, ConfigError, Example, Task
+from promptopt.api import prepare_evaluation, run_in_thread
+from promptopt.config import Settings
+from promptopt.gateway import RetryPolicy
+from promptopt.scoring import Evaluating, Evaluation
+from promptopt.stats import score_interval
+from promptopt.tasks.metrics import load
+from promptopt.types import Prompt
+
+COLOURS = ("red", "green", "blue")
+N_TEST = 60
+
+
+def make_task(n_test: int = N_TEST) -> Task:
+    def rows(split: str, n: int) -> tuple[Example, ...]:
+        return tuple(Example(f"{split}-{i}", {"input": f"{split} thing {i}"}, COLOURS[i % 3]) for i in range(n))
+
+    prompt = Prompt("Name the colour of {{input}}.")
+    return Task("colours", load("label", COLOURS), rows("train", 6), rows("dev", 6), rows("test", n_test), prompt)
+
+
+def answer(body: dict[str, Any]) -> Any:
+    """Say red to every thing: a third is right; every tenth thing gets an unreadable reply."""
+    number = int(body["messages"][-1]["content"].rstrip(".").split()[-1])
+    return chat("no idea" if number % 10 == 1 else "red", usage=(20, 2))
+
+
+def evaluating(folder: Path, url: str, **settings: Any) -> Evaluating:
+    given = {"price_in": 1, "price_out": 2, "api_base": url, "model": "m", "out": folder, **settings}
+    split, n = given.pop("split", "test"), given.pop("n_examples", None)
+    task = given.pop("task", make_task())
+    return Evaluating(task, Settings(**given), split, n, retry=RetryPolicy(2, 0.001, 0.002))
+
+
+class Asked:
+    """A server and evaluations against it."""
+
+    def __init__(self, folder: Path, server: Loopback) -> None:
+        self.folder, self.server = folder, server
+
+    def __call__(self, reply: Any = answer, **settings: Any) -> tuple[Evaluation, int]:
+        """Return an evaluation, and how often the server was asked for it."""
+        self.server.answer = reply
+        n_before = len(self.server.bodies)
+        result = run_in_thread(evaluating(settings.pop("out", self.folder), self.server.url, **settings))
+        return result, len(self.server.bodies) - n_before
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Iterator[Asked]:
+    with serve(answer) as server:
+        yield Asked(tmp_path, server)
+
+
+def test_score_cost_and_failures(found: Asked, tmp_path: Path) -> None:
+    result, n_asked = found()
+    right = [i for i in range(N_TEST) if i % 3 == 0 and i % 10 != 1]
+    assert n_asked == result.spend.calls == result.paid_calls == N_TEST
+    assert result.score is not None
+    assert (result.score.score, result.score.n) == (len(right) / N_TEST, N_TEST)
+    assert result.score.ci95 == score_interval([1.0] * len(right) + [0.0] * (N_TEST - len(right)))
+    assert float(result.spend.cost_usd or 0) == pytest.approx(N_TEST * (20 * 1e-6 + 2 * 2e-6))
+    assert result.per_call == {"input_tokens": 20, "output_tokens": 2, "cost_usd": pytest.approx(24e-6)}
+    assert result.unparsed == 6
+    assert [f.example_id for f in result.failures] == [f"test-{i}" for i in range(N_TEST) if i not in right]
+    first = result.failures[0]
+    assert (first.inputs, first.output, first.target) == ({"input": "test thing 1"}, "no idea", "green")
+    assert first.reason
+    stored = json.loads(next(tmp_path.glob("evaluation-test-*.json")).read_text(encoding="utf-8"))
+    assert stored == json.loads(result.to_json())
+
+
+def test_answers_in_the_folder_are_not_paid_again(found: Asked) -> None:
+    first, _ = found()
+    again, n_asked = found()
+    assert (n_asked, again.paid_calls) == (0, 0)
+    assert (again.score, again.spend) == (first.score, first.spend)
+    more, n_asked = found(split="all")
+    assert n_asked == 12
+    assert more.spend.calls == N_TEST + 12
+
+
+def test_shares_answers_with_a_run_and_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"model": "sim", "out": tmp_path / "here", "seed": 1}
+    run = promptopt.optimize(SUPPORT, "support", budget=Budget(calls=500), **words)
+    journal = tmp_path / "here/journal.db"
+    score = promptopt.evaluate(SUPPORT, "support", **words)
+    assert score.paid_calls < score.spend.calls
+    best = promptopt.evaluate(tmp_path / "here/best.md", "support", **words)
+    assert run.best.test is not None
+    assert best.score is not None
+    assert best.spend.calls - best.paid_calls == run.best.test.n
+    assert journal.exists()
+    again = promptopt.optimize(SUPPORT, "support", budget=Budget(calls=500), **words)
+    assert {**vars(again), "duration_s": 0, "evaluations": 0} == {**vars(run), "duration_s": 0, "evaluations": 0}
+
+
+def test_a_budget_takes_a_fair_sample_and_says_so(found: Asked, tmp_path: Path) -> None:
+    result, n_asked = found(budget=Budget(calls=25))
+    assert (result.status, n_asked) == ("budget_exhausted", 25)
+    assert result.score is not None
+    assert result.score.n == 25
+    drawn, _ = found(out=tmp_path / "other", n_examples=25)
+    assert drawn.status == "completed"
+    assert drawn.score == result.score
+
+
+def test_a_dollar_budget_is_never_passed(found: Asked) -> None:
+    result, _ = found(budget=Budget(usd=0.05), max_tokens=1000)
+    assert result.status in ("budget_exhausted", "completed")
+    assert 0 < float(result.spend.cost_usd or 0) <= 0.05
+
+
+def test_missing_answers_count_in_nothing(found: Asked) -> None:
+    def flaky(body: dict[str, Any]) -> Any:
+        return failure(500) if body["messages"][-1]["content"].endswith(" 7.") else answer(body)
+
+    result, _ = found(flaky)
+    assert (result.status, result.missing) == ("completed", 1)
+    assert result.score is not None
+    assert result.score.n == N_TEST - 1
+    mended, n_asked = found()
+    assert (mended.missing, n_asked) == (0, 1)
+
+
+def test_an_outage_fails_with_its_reason_and_keeps_what_was_paid(found: Asked) -> None:
+    result, _ = found(lambda body: failure(401, "no such key"))
+    assert result.status == "failed"
+    assert "no such key" in result.reason
+    assert result.score is None
+    mended, n_asked = found()
+    assert (mended.status, n_asked) == ("completed", N_TEST)
+
+
+def test_the_estimate_bounds_what_it_takes(found: Asked, tmp_path: Path) -> None:
+    with serve(answer) as server:
+        estimate = evaluating(tmp_path, server.url).estimate
+    result, _ = found()
+    assert estimate.calls == result.spend.calls
+    assert estimate.worst_tokens >= result.spend.input_tokens + result.spend.output_tokens
+    assert estimate.worst_usd is not None
+    assert estimate.worst_usd >= (result.spend.cost_usd or 0)
+    assert estimate.expected_tokens < estimate.worst_tokens
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"split": "tets"}, "did you mean 'test'"),
+        ({"n_examples": 0}, "--examples is 0"),
+        ({"task": make_task(0)}, "the test split of task 'colours' is empty"),
+        ({"model_options": {"judge": {"temperature": 1}}}, "this run has no judge model"),
+    ],
+)
+def test_wrong_use(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        evaluating(tmp_path / "here", "http://127.0.0.1:1/v1", **change)
+    assert not (tmp_path / "here").exists()
+
+
+def test_data_without_targets_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"input": f"a {i}"}) for i in range(30)))
+    with pytest.raises(ConfigError, match="nothing to score by"):
+        prepare_evaluation("Say it.", tmp_path / "rows.jsonl", Settings(model="sim"))
+
+
+# The command ----------------------------------------------------------------------------------------
+
+
+def evaluate(*words: object) -> tuple[object, ...]:
+    return ("evaluate", SUPPORT, "--data", "support", "--model", "sim", *words)
+
+
+def test_the_command_shows_score_costs_and_failures(run: Runner) -> None:
+    done = run(*evaluate("--failures", 2, "--out", "here"))
+    assert done.status == 0
+    for part in (
+        "SIMULATED",
+        "test score",
+        "95% interval",
+        "a call: ",
+        "failures, 2 of them",
+        "target: ",
+        "expected",
+    ):
+        assert part in done.out
+    again = run(*evaluate("--out", "here", "--quiet"))
+    assert "120 of them paid before" in again.out
+    assert again.err == ""
+
+
+def test_json_is_the_file_and_nothing_else(run: Runner, tmp_path: Path) -> None:
+    done = run(*evaluate("--json", "--out", "here", "--split", "dev"))
+    assert done.err == ""
+    stored = next((tmp_path / "here").glob("evaluation-dev-*.json")).read_text(encoding="utf-8")
+    assert done.out == stored
+
+
+@pytest.mark.parametrize(("bar", "status"), [(0.0, 0), (1.0, 1)])
+def test_fail_under_decides_the_exit_status(run: Runner, bar: float, status: int) -> None:
+    done = run(*evaluate("--fail-under", bar, "--json"))
+    assert done.status == status
+    assert ("below --fail-under" in done.err) == (status == 1)
+
+
+def test_dry_run_spends_nothing(run: Runner, tmp_path: Path) -> None:
+    done = run(*evaluate("--dry-run"))
+    assert done.status == 0
+    assert "forecast: 120 calls" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--fail-under", 90), "scores lie between 0 and 1, so write 0.9 for 90%"),
+        (("--split", "sealed"), "--split sealed"),
+        (("--dry-run", "--json"), "leave --json out"),
+        (("--metric", "none"), "nothing to score by"),
+        (("--budget-usd", "lots"), "--budget-usd is 'lots'"),
+        (("--set-model", "judge.temperature=1"), "this run has no judge model"),
+    ],
+    ids=str,
+)
+def test_wrong_use_of_the_command(run: Runner, tmp_path: Path, words: tuple[object, ...], says: str) -> None:
+    done = run(*evaluate(*words))
+    assert done.status == 2
+    assert says in done.err
+    assert done.err.splitlines()[-1].startswith("error: ")
+    assert list(tmp_path.iterdir()) == []

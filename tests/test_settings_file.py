@@ -1,0 +1,213 @@
+"""Options in promptopt.toml, in front matter and in a run's config.toml: who wins, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from commandline import SUPPORT, Outcome, Runner
+
+from promptopt import cli, promptfile
+from promptopt.api import prepare
+from promptopt.config import Settings
+
+PROMPT = "Sort the message: {{message}}"
+
+
+def write(folder: Path, toml: str = "", prompt: str = PROMPT) -> None:
+    (folder / "prompt.md").write_text(prompt, encoding="utf-8")
+    if toml:
+        (folder / "promptopt.toml").write_text(toml, encoding="utf-8")
+
+
+def forecast_of(done: Outcome) -> str:
+    assert done.status == 0, done.err
+    return done.out
+
+
+TOML = 'prompt-file = "prompt.md"\ndata = "support"\nmodel = "sim"\nbudget_calls = 400\n'
+
+
+def test_every_option_can_stand_in_the_file(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML)
+    done = run("optimize", "--dry-run")
+    assert "options from promptopt.toml" in done.err
+    assert "about 400 calls" in forecast_of(done)
+
+
+def test_keys_of_files_are_the_options_of_the_commands() -> None:
+    group = typer.main.get_command(cli.app)
+    keys = set()
+    for name in ("optimize", "evaluate"):
+        for param in group.commands[name].params:  # type: ignore[attr-defined]
+            keys |= {opt.removeprefix("--").replace("_", "-") for opt in param.opts}
+    assert keys - {"config"} == set(promptfile.OPTION_KEYS)
+
+
+def test_the_nearest_place_wins(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML)
+    named = tmp_path / "named.toml"
+    named.write_text(TOML.replace("400", "500"), encoding="utf-8")
+
+    def calls(*words: object) -> str:
+        return forecast_of(run("optimize", "--dry-run", *words)).partition(" calls,")[0].rpartition(" ")[2]
+
+    assert calls() == "400"
+    assert calls("--budget-calls", 600) == "600"
+    assert calls("--config", named) == "500"
+    write(tmp_path, TOML, prompt=f"---\nbudget-calls: 700\n---\n{PROMPT}")
+    assert calls() == "700"
+    assert calls("--config", named) == "500"
+    assert calls("--config", named, "--budget-calls", 600) == "600"
+
+
+def test_front_matter_data_options_win_over_the_folders_file(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML + 'metric = "exact"\n', prompt=f"---\nmetric: label\n---\n{PROMPT}")
+    done = run("optimize", "--quiet", "--json", "--budget-calls", 300)
+    assert json.loads(done.out)["task"]["metric"] == "label"
+
+
+def test_a_table_holds_for_its_command_alone(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML + "[evaluate]\nexamples = 7\n[optimize]\nbudget-calls = 500\n")
+    assert "about 500 calls" in forecast_of(run("optimize", "--dry-run"))
+    assert "forecast: 7 calls" in forecast_of(run("evaluate", "--dry-run"))
+
+
+def test_options_that_may_be_repeated_are_joined(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML + "[set]\npopulation_size = 5\nmax_shots = 1\n[set-model.optimizer]\ntemperature = 0.5\n")
+    done = run("optimize", "--out", "here", "--json", "--set", "max_shots=2", "--set-model", "task.max_tokens=50")
+    options = json.loads(done.out)["options"]
+    assert (options["population_size"], options["max_shots"]) == (5, 2)
+    config = (tmp_path / "here/config.toml").read_text(encoding="utf-8")
+    assert '"optimizer.temperature" = "0.5"' in config
+    assert '"task.max_tokens" = "50"' in config
+
+
+def test_a_runs_config_repeats_it(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, prompt=f"---\nmetric: label\n---\n{PROMPT}")
+    words = ("--budget-calls", 300, "--seed", 3, "--set", "population_size=4", "--proof-examples", 0)
+    first = run("optimize", "prompt.md", "--data", "support", "--model", "sim", *words, "--out", "a", "--json")
+    (tmp_path / "prompt.md").write_text("something else", encoding="utf-8")
+    again = run("optimize", "--config", "a/config.toml", "--out", "b", "--json")
+    assert again.status == 0
+    assert {**json.loads(again.out), "duration_s": 0} == {**json.loads(first.out), "duration_s": 0}
+    assert "not the run that wrote" not in again.err
+    other = run("optimize", "--config", "a/config.toml", "--seed", 4, "--dry-run")
+    assert "not the run that wrote a/config.toml" in forecast_of(other)
+
+
+def test_paths_in_a_named_file_lie_beside_it(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep", TOML.replace('"support"', '"rows.jsonl"'))
+    rows = [{"message": f"m {i}", "target": "ab"[i % 2]} for i in range(60)]
+    (tmp_path / "deep/rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert "rows.jsonl: 60 rows" in forecast_of(run("optimize", "--config", "deep/promptopt.toml", "--dry-run"))
+    (tmp_path / "deep/rubric.md").write_text("- It is right.\n", encoding="utf-8")
+    words = ("--config", "deep/promptopt.toml", "--dry-run")
+    write(tmp_path / "deep", TOML.replace('"support"', '"rows.jsonl"') + 'metric = "judge:rubric.md"\n')
+    assert "metric judge:deep/rubric.md: sim rates each answer" in forecast_of(run("optimize", *words))
+
+
+def test_python_callers_are_told_that_front_matter_options_do_not_count() -> None:
+    text = f"---\nbudget-calls: 9999\nmetric: label\n---\n{PROMPT}"
+    plan, _ = prepare(text, "support", Settings(model="sim"))
+    assert plan.settings.budget.calls == 1000
+    assert any("budget-calls" in note for note in plan.notes)
+
+
+WRONG = [
+    ("no toml", "x = [", r"promptopt\.toml: is not TOML"),
+    ("unknown key", TOML + "budgt_calls = 3", r"unknown key 'budgt_calls'; did you mean 'budget-calls'"),
+    ("unknown key of a table", TOML + "[evaluate]\nsplitt = 'dev'", r"unknown key 'splitt'; did you mean 'split'"),
+    ("key of another command", TOML + "[optimize]\nfail-under = 0.5", r"unknown key 'fail-under'"),
+    ("command as a value", TOML + "evaluate = 3", r"evaluate is a command; write its options into a table"),
+    ("not a number", TOML.replace("400", "'many'"), r"promptopt\.toml: budget-calls: "),
+    ("a list for one value", TOML + "seed = [1]", r"promptopt\.toml: seed needs one value, not a list"),
+    ("a table for one value", TOML + "[seed]\nx = 1", r"promptopt\.toml: seed needs one value, not a dict"),
+    ("true for a value", TOML + "seed = true", r"seed needs a value, not true"),
+    ("a word for a switch", TOML + "quiet = 'yes'", r"quiet is a switch; write true or false"),
+    ("numbers for pairs", TOML + "set = [3]", r"set needs texts or a table \[set\]"),
+    ("pair without name", TOML + "set = ['x']", r"--set x: write it as name=value"),
+    ("no such option", TOML + "[set]\npopulation = 3", r"population"),
+    (
+        "unknown role",
+        TOML + "[set-model.writer]\ntemperature = 1",
+        r"--set-model writer\.temperature: no such role",
+    ),
+    ("missing prompt", TOML.replace("prompt.md", "gone.md"), r"gone\.md: no such file"),
+]
+
+
+@pytest.mark.parametrize(("toml", "says"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+def test_wrong_files_are_refused_before_anything_is_spent(
+    run: Runner, tmp_path: Path, toml: str, says: str
+) -> None:
+    write(tmp_path, toml)
+    done = run("optimize", "--out", "here")
+    assert done.status == 2
+    message = done.err.replace("options from promptopt.toml\n", "")
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert re.search(says, message), message
+    assert not (tmp_path / "here").exists()
+
+
+def test_binary_and_missing_files(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in run("optimize", SUPPORT, "--config", "bad.toml").err
+    assert "bad2.toml: no such file; `promptopt init` writes one" in run("optimize", "--config", "bad2.toml").err
+
+
+def test_help_does_not_read_files(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, "x = [")
+    assert run("optimize", "--help").status == 0
+
+
+def test_front_matter_values_are_texts(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, prompt=f"---\nset:\n  population_size: 5\nseed:\n  - 1\n---\n{PROMPT}")
+    done = run("optimize", "prompt.md", "--data", "support", "--model", "sim")
+    assert done.status == 2
+    assert "prompt.md:4: front matter key 'seed' needs one text" in done.err
+
+
+def test_files_are_named_unless_all_is_to_be_quiet(run: Runner, tmp_path: Path) -> None:
+    write(tmp_path, TOML)
+    assert "options from promptopt.toml" in run("evaluate", "--examples", 3).err
+    assert run("evaluate", "--examples", 3, "--quiet").err == ""
+    assert run("evaluate", "--examples", 3, "--json").err == ""
+
+
+@pytest.mark.parametrize(("said", "status"), [("y", 0), ("n", 2), ("", 2)])
+def test_a_person_is_asked_before_much_may_be_spent(tmp_path: Path, said: str, status: int) -> None:
+    terminal, theirs = pty.openpty()
+    words = ["optimize", SUPPORT, "--data", "support", "--model", "sim", "--budget-calls", "200", "--out", "here"]
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "promptopt", *words, "--confirm-above", "0.01"],
+        cwd=tmp_path,
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"go on? [y/N]" not in shown:
+        shown += os.read(terminal, 1000)
+    assert b"this may cost up to $" in shown
+    assert not (tmp_path / "here").exists()
+    os.write(terminal, said.encode() + b"\n")
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end has gone
+        while part := os.read(terminal, 1000):
+            shown += part
+    assert process.wait(60) == status
+    os.close(terminal)
+    assert (b"not started, nothing was spent" in shown) == (status == 2)
+    assert (tmp_path / "here/result.json").exists() == (status == 0)
