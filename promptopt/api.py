@@ -21,6 +21,7 @@ from promptopt.plan import Plan, make_plan
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.scoring import Evaluating, Evaluation, Split
+from promptopt.tables import Table
 from promptopt.task import Task
 from promptopt.types import Budget, Prompt
 
@@ -50,12 +51,12 @@ class ReadTask:
     task: Task
     notes: tuple[str, ...]
     front_matter: str
-    source: Mapping[str, str]
+    source: Mapping[str, Any]
 
 
 def read_task(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     seed: int,
     *,
     needs_labels: bool | None = None,
@@ -67,7 +68,7 @@ def read_task(
     Args:
         needs_labels: whether the strategy does; None = either will do.
         is_command: whether the options of the front matter are known already.
-        data_options: metric, target, input, description for a task given as data; they win over the
+        data_options: metric, target, input, images, description for a task given as data; they win over the
             prompt file's front matter.
 
     Raises:
@@ -76,14 +77,15 @@ def read_task(
     file = load_prompt(prompt)
     notes: tuple[str, ...] = ()
     given = {key: value for key, value in data_options.items() if value is not None}
-    source = {"prompt_file": str(prompt.resolve())} if isinstance(prompt, Path) else {}
+    source: dict[str, Any] = {"prompt_file": str(prompt.resolve())} if isinstance(prompt, Path) else {}
     if isinstance(task, Task):
         if given:
             raise ConfigError(f"{', '.join(sorted(given))}: only for data; a Task has its own, set it there")
     else:
         said = {key: value for key, value in file.settings.items() if key in DATA_OPTIONS} | given
-        is_file = os.path.exists(task)
-        source |= {"data": str(Path(task).resolve()) if is_file else str(task)} | said
+        if isinstance(task, str | Path):
+            source["data"] = str(Path(task).resolve()) if os.path.exists(task) else str(task)
+        source |= said
         try:
             task, notes = load_task(task, seed=seed, columns_of=file.prompt, needs_labels=needs_labels, **said)
         except ConfigError as error:
@@ -98,7 +100,7 @@ def read_task(
 
 def prepare(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     settings: Settings,
     *,
     is_command: bool = False,
@@ -125,7 +127,7 @@ def compared(plan: Plan, config: Path) -> Plan:
 
 async def aoptimize(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     *,
     model: str,
     optimizer: str = "auto",
@@ -138,7 +140,7 @@ async def aoptimize(
 
 def optimize(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     *,
     model: str,
     optimizer: str = "auto",
@@ -152,12 +154,14 @@ def optimize(
 
     Args:
         prompt: text in the format of a prompt file, the Path of one, or a Prompt.
-        task: a Task, the path of data, or the name of a bundled task.
+        task: a Task, the path of data, the name of a bundled task; or data itself: a DataFrame (pandas, polars),
+            a list of dicts, or a dict of such for train, dev and test.
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
         budget: limits of the whole run, proof included; None = 1,000 calls.
         settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
-            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `description`.
+            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `images`,
+            `description`.
 
     Returns:
         The result, which also lies in its `out` folder as result.json and best.md.
@@ -217,7 +221,7 @@ def split_settings(rest: Mapping[str, Any], caller: str) -> tuple[dict[str, Any]
 
 def _make_run(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     model: str,
     optimizer: str,
     budget: Budget | None,
@@ -235,7 +239,7 @@ def _make_run(
 
 def prepare_evaluation(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     settings: Settings,
     split: str = "test",
     n_examples: int | None = None,
@@ -254,7 +258,7 @@ def prepare_evaluation(
 
 def evaluate(
     prompt: str | Path | Prompt,
-    task: Task | str | Path,
+    task: Task | str | Path | Table,
     *,
     model: str,
     split: Split = "test",
@@ -268,7 +272,8 @@ def evaluate(
 
     Args:
         prompt: text in the format of a prompt file, the Path of one, or a Prompt.
-        task: a Task, the path of data, or the name of a bundled task.
+        task: a Task, the path of data, the name of a bundled task; or data itself: a DataFrame (pandas, polars),
+            a list of dicts, or a dict of such for train, dev and test.
         model: litellm's name of the task model, or `sim`.
         examples: a random sample of so many, by seed; None = all of the split.
         budget: limits; None = none, each example is asked about once.
@@ -286,7 +291,7 @@ def evaluate(
 
 
 async def aevaluate(
-    prompt: str | Path | Prompt, task: Task | str | Path, *, model: str, **settings: Any
+    prompt: str | Path | Prompt, task: Task | str | Path | Table, *, model: str, **settings: Any
 ) -> Evaluation:
     """Return what a prompt scores on a split; the asynchronous form of `evaluate`."""
     split, n = settings.pop("split", "test"), settings.pop("examples", None)

@@ -24,6 +24,7 @@ from promptopt.cli_options import (
     ConfirmAbove,
     Data,
     DryRun,
+    Image,
     Input,
     JudgeModel,
     MaxTokens,
@@ -74,6 +75,7 @@ def optimize(
     price_out: PriceOut = None,
     input_: Input = None,
     target: Target = None,
+    image: Image = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars, proof included")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used, proof included")] = None,
     budget_tokens: BudgetTokens = None,
@@ -125,7 +127,13 @@ def optimize(
         probe=probe,
         out=out,
     )
-    data_options = {"metric": metric, "target": target, "input": input_, "description": description}
+    data_options = {
+        "metric": metric,
+        "target": target,
+        "input": input_,
+        "images": image,
+        "description": description,
+    }
     limit = configs.number(confirm_above, "--confirm-above")
     shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     result = _run(prompt_file, data, settings, data_options, shows)
@@ -148,6 +156,7 @@ def evaluate(
     price_out: PriceOut = None,
     input_: Input = None,
     target: Target = None,
+    image: Image = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used")] = None,
     budget_tokens: BudgetTokens = None,
@@ -193,7 +202,7 @@ def evaluate(
         max_tokens=max_tokens,
         out=out,
     )
-    data_options = {"metric": metric, "target": target, "input": input_}
+    data_options = {"metric": metric, "target": target, "input": input_, "images": image}
     limit = configs.number(confirm_above, "--confirm-above")
     shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     found = _evaluate((prompt_file, data, settings, split, examples), data_options, shows, failures)

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 PromptFile = Annotated[Path, typer.Argument(help="the prompt: text or Markdown")]
-Data = Annotated[str, typer.Option(help="JSONL or CSV file, folder with train/dev/test, or bundled task")]
+Data = Annotated[
+    str, typer.Option(help="JSONL, JSON, CSV, TSV, Parquet file, folder with train/dev/test, or bundled task")
+]
 Model = Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")]
 Metric = Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")]
 JudgeModel = Annotated[str | None, typer.Option(help="model that judges; else --model")]
@@ -19,6 +21,7 @@ ApiBase = Annotated[str | None, typer.Option(help="address of an OpenAI-compatib
 PriceIn = Annotated[str | None, typer.Option(help="dollars per million input tokens")]
 PriceOut = Annotated[str | None, typer.Option(help="dollars per million output tokens")]
 Input = Annotated[str | None, typer.Option("--input", help="column of the input text")]
+Image = Annotated[list[str] | None, typer.Option("--image", help="column of image files or URLs")]
 Target = Annotated[str | None, typer.Option(help="column of the right answers [target]")]
 BudgetTokens = Annotated[int | None, typer.Option(help="most tokens, in and out")]
 BudgetSeconds = Annotated[float | None, typer.Option(help="most seconds")]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from promptopt import data, promptfile, template
+from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
+from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
-DATA_OPTIONS = ("metric", "target", "input", "description")
+DATA_OPTIONS = ("metric", "target", "input", "images", "description")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:
         return promptfile.PromptFile(replace(prompt, instruction=normal_form(prompt.instruction)), {}, "")
     if isinstance(prompt, Path):
         return promptfile.read(prompt)
-    if re.fullmatch(r"\S+\.(md|txt|markdown|prompt)", prompt.strip()):
+    if re.fullmatch(r"\S+\.(md|txt|markdown|prompt|json|yaml|yml)", prompt.strip()):
         raise ConfigError(f"the prompt is {prompt!r}, which looks like a path; give Path({prompt!r}), or text")
     return promptfile.parse(prompt)
 
@@ -158,7 +160,9 @@ def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = No
     try:
         return task.with_initial(file.prompt)
     except ConfigError as error:
-        raise ConfigError(_placed(str(error), file.prompt, task.columns, source)) from error
+        message = _placed(str(error), file.prompt, task.columns, source)
+        hint = "; images need no placeholder, they stand before the text" if task.has_images else ""
+        raise ConfigError(message + hint) from error
 
 
 def name_front_matter(message: str, settings: Mapping[str, str], front_matter: str, source: str) -> str:
@@ -177,7 +181,7 @@ def _placed(message: str, prompt: Prompt, columns: tuple[str, ...], source: str 
     if source is None:
         return message
     try:
-        lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
+        lines = decode(Path(source).read_bytes(), Path(source)).split("\n")
     except OSError:
         lines = prompt.instruction.split("\n")
     is_body = lines[0].rstrip() != "---"
@@ -194,11 +198,12 @@ def _placed(message: str, prompt: Prompt, columns: tuple[str, ...], source: str 
 
 
 def load_task(
-    source: str | Path,
+    source: str | Path | Table,
     *,
     metric: str = "auto",
     target: str = "target",
     input: str | None = None,
+    images: str | Sequence[str] = (),
     description: str = "",
     seed: int = 0,
     columns_of: Prompt | None = None,
@@ -207,12 +212,16 @@ def load_task(
     """Return the task of a data file, a folder or a bundled name, and notes to show to the user.
 
     Args:
-        source: .jsonl or .csv file, folder with train, dev and test files, or name of a bundled task.
+        source: data file (.jsonl, .json, .csv, .tsv, .parquet), folder with train, dev and test files, name of a
+            bundled task; or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
         metric: name, `auto` (picked by the targets), `none` (no scores), `judge:FILE.md` or
             `path.py:function`.
-        target: column of the targets; rows may lack it where nothing needs them.
+        target: column of the targets, or several ("a,b") that make a target object; rows may lack it where nothing
+            needs them. A list of texts or numbers in it means that any of them is right.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
             only one.
+        images: columns whose cells name an image: a file (its path is relative to the data file), an http(s) URL
+            or a data URL; they are shown to the task model, and are no inputs.
         seed: for splitting a single file.
         columns_of: the prompt that will be used; its placeholders name the columns that matter.
         needs_labels: whether the strategy does; None = either will do.
@@ -220,11 +229,20 @@ def load_task(
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
-    path, name, settings = _find_data(source)
+    found, name, settings = _find_data(source)
+    place = str(found) if isinstance(found, Path) else name
     metric = settings.get("metric", metric) if metric == "auto" else metric
-    rows = data.load(path, seed=seed, target=target, targets=_wanted_targets(metric, needs_labels), input=input)
-    notes = [note.replace(str(path), name) if settings else note for note in rows.notes]
-    chosen, reason = _metric(metric, rows, path)
+    rows = data.load(
+        found,
+        seed=seed,
+        target=target,
+        targets=_wanted_targets(metric, needs_labels),
+        input=input,
+        images=(images,) if isinstance(images, str) else tuple(images),
+        has_alternatives=metric != "json",
+    )
+    notes = [note.replace(place, name) if settings else note for note in rows.notes]
+    chosen, reason = _metric(metric, rows, place)
     if reason:
         notes.append(f"metric {chosen.name}: {reason}")
     task = Task(
@@ -237,7 +255,7 @@ def load_task(
         input_column=_input_column(input, rows.columns, columns_of),
     )
     if metric == "auto" and not task.is_scored and needs_labels is None:
-        _check_no_targets(path, target, replace(task, initial=columns_of or Prompt("")))
+        _check_no_targets(place, target, replace(task, initial=columns_of or Prompt("")))
     return task, tuple(notes)
 
 
@@ -263,7 +281,7 @@ def _wanted_targets(metric: str, needs_labels: bool | None) -> data.Targets:
     return "all or none" if is_free and not needs_labels else "all"
 
 
-def _check_no_targets(path: Path, target: str, task: Task) -> None:
+def _check_no_targets(place: str, target: str, task: Task) -> None:
     """Raise ConfigError if a column that the prompt does not show may hold the targets."""
     try:
         shown = task.shown_columns
@@ -272,15 +290,17 @@ def _check_no_targets(path: Path, target: str, task: Task) -> None:
     unused = [column for column in task.columns if column not in shown]
     if unused:
         raise ConfigError(
-            f"{path}: no target column {target!r}, and the prompt does not show {', '.join(map(repr, unused))}; "
+            f"{place}: no target column {target!r}, and the prompt does not show {', '.join(map(repr, unused))}; "
             "name the column of the right answers with --target, or say --metric none: there are no labels"
         )
 
 
-def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
-    """Return where the data lies, its short name, and what a bundled task says of itself."""
+def _find_data(source: str | Path | Table) -> tuple[Path | Table, str, Mapping[str, str]]:
+    """Return where the data lies (or itself), its short name, and what a bundled task says of itself."""
     from promptopt.tasks import bundled
 
+    if not isinstance(source, str | Path):
+        return source, data.NAME, {}
     path, name = Path(source), str(source)
     try:
         is_there = path.exists() and name != ""
@@ -295,18 +315,23 @@ def _find_data(source: str | Path) -> tuple[Path, str, Mapping[str, str]]:
     return path, name, promptfile.read(path / bundled.PROMPT).settings
 
 
-def _metric(name: str, rows: data.Dataset, path: Path) -> tuple[Metric, str]:
+def _metric(name: str, rows: data.Dataset, place: str) -> tuple[Metric, str]:
     """Return the metric and, if `auto` picked it, why."""
     from promptopt.tasks import metrics
 
-    targets = [example.target for example in (*rows.train, *rows.dev)]
-    sealed = [example.target for example in rows.test]
+    targets = _all_targets((*rows.train, *rows.dev))
+    sealed = _all_targets(rows.test)
     chosen, reason = metrics.choose(targets) if name == "auto" else (None, "")
     try:
         metrics.load(chosen.name if chosen else name, sealed)  # only to check that test has fitting targets too
         return chosen or metrics.load(name, targets), reason
     except ConfigError as error:
-        raise (ConfigError(f"{path}: {error}") if name in metrics.METRICS else error) from error
+        raise (ConfigError(f"{place}: {error}") if name in metrics.METRICS else error) from error
+
+
+def _all_targets(examples: Sequence[Example]) -> list[str | None]:
+    """Return every target of the examples, None for one that has none."""
+    return [target for example in examples for target in (example.targets or (None,))]
 
 
 def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | None) -> str:
@@ -314,6 +339,8 @@ def _input_column(named: str | None, columns: tuple[str, ...], prompt: Prompt | 
         raise ConfigError(f"--input {named}: there is no such column (columns: {', '.join(columns)})")
     if named is not None:
         return named
+    if not columns:  # images alone
+        return ""
     if "input" in columns or len(columns) == 1:
         return "input" if "input" in columns else columns[0]
     if prompt is not None and _has_placeholder(prompt, columns):
@@ -362,13 +389,16 @@ def _differences(key: str, old: Any, new: Any) -> list[str]:
     return [f"{key}: {old!r} there, {new!r} now"]
 
 
-def options_of(source: Mapping[str, str], settings: Settings) -> dict[str, Any]:
+def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return the command line's options that give these settings; those that may be repeated as mappings.
 
     Args:
         source: where prompt and data come from, with the data options.
     """
     options: dict[str, Any] = {key: source[key] for key in ("data", *DATA_OPTIONS) if key in source}
+    if "images" in options:
+        images = options.pop("images")
+        options["image"] = [images] if isinstance(images, str) else list(images)
     options |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
     skipped = ("budget", "options", "model_options", "out")
     options |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
@@ -381,7 +411,7 @@ def options_of(source: Mapping[str, str], settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value not in (None, {}) and value is not False}
 
 
-def command_of(source: Mapping[str, str], settings: Settings) -> str:
+def command_of(source: Mapping[str, Any], settings: Settings) -> str:
     """Return the command that runs it again into another folder; "" for a Task made in Python."""
     if "data" not in source:
         return ""
@@ -389,6 +419,8 @@ def command_of(source: Mapping[str, str], settings: Settings) -> str:
     for key, value in options_of(source, settings).items():
         if isinstance(value, Mapping):
             words += [word for name, text in value.items() for word in (f"--{key}", f"{name}={text}")]
+        elif isinstance(value, list):
+            words += [word for text in value for word in (f"--{key}", text)]
         else:
             words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
     return shlex.join(words)

@@ -1,36 +1,31 @@
-"""Data files to examples: JSONL or CSV, one file split by seed, or a folder with three splits.
+"""Data to examples: one table split by seed, or three splits as they are given; `tables` reads the rows.
 
-A *row* is one line of a file; its *key* is its input columns folded (NFKC, lower case, whitespace),
-so that rows which differ in nothing that matters count as one and never stand in two splits.
+The *key* of a row is its input columns folded (NFKC, lower case, whitespace), so that rows which differ in
+nothing that matters count as one and never stand in two splits.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from promptopt import image, tables
 from promptopt.errors import ConfigError, nearest
-from promptopt.types import Example
+from promptopt.tables import SUFFIXES, Row, Table
+from promptopt.types import Example, Image
 
 Targets = Literal["all", "all or none", "any"]  # which rows must have a target
 
 SPLITS = ("train", "dev", "test")
-SUFFIXES = (".jsonl", ".csv")
-MAX_FIELD = 10_000_000
+NAME = "data"  # what data in Python is called in messages
 
 _LARGE = 500  # rows from which dev and test get the same share
 _SHARES = {False: (0.25, 0.30), True: (0.30, 0.35)}  # train and dev; test is the rest
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _N_SHOWN = 5
 
 
@@ -54,73 +49,90 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row; `values` holds text, None (empty or null), or a list or object of JSON."""
-
-    path: Path
-    line: int
-    values: Mapping[str, object]
-
-    def error(self, message: str) -> ConfigError:
-        return ConfigError(f"{self.path}:{self.line}: {message}")
-
-
-@dataclass(frozen=True)
 class _Item:
     """A row that has been checked: its example (id "" = none given) and its key."""
 
-    row: _Row
+    row: Row
     example: Example
     key: tuple[str, ...]
 
     @property
     def folded_target(self) -> str:
-        return fold(self.example.target or "")
+        return fold("\n".join(self.example.targets))
 
 
 def load(
-    path: Path, *, seed: int, target: str = "target", targets: Targets = "all", input: str | None = None
+    source: Path | Table,
+    *,
+    seed: int,
+    target: str = "target",
+    targets: Targets = "all",
+    input: str | None = None,
+    images: Sequence[str] = (),
+    has_alternatives: bool = True,
 ) -> Dataset:
-    """Return the examples in the file or folder at `path`.
+    """Return the examples of a file, a folder, or data in Python.
 
     Args:
-        path: a .jsonl or .csv file, which is split by `seed`, or a folder with train, dev and test files.
-        seed: decides which row of a single file goes into which split; at least 0.
-        target: the column that holds what is right.
+        source: a data file or rows in Python, which are split by `seed`; or a folder with train, dev and test
+            files or a mapping of train, dev and test to rows, which are split already.
+        seed: decides which row of a single table goes into which split; at least 0.
+        target: the column that holds what is right; several, with commas between, make an object of them.
         targets: which rows must have one: "all", "all or none", or "any" of them; without, a target is None.
         input: an input column that must exist; None = any.
+        images: columns that name an image file or its URL; they are no input columns.
+        has_alternatives: whether a target that is a list of texts or numbers means that any of them is right; else
+            it is its JSON text.
 
     Raises:
         ConfigError: with file, line and remedy.
     """
     if seed < 0:
         raise ConfigError(f"seed={seed}; a seed is a whole number from 0")
-    files = _files(path)
-    rows = {name: _read(file) for name, file in files.items()}
+    name, rows = _rows(source)
     everything = [row for split in rows.values() for row in split]
-    columns = _columns(everything, target, is_required=targets == "all")
+    answers = _target_columns(everything, target)
+    _check_images(everything, images, answers)
+    columns = _columns(everything, answers, images, is_required=targets == "all")
     if input is not None and input not in columns:
         raise ConfigError(
-            f"{path}: no input column {input!r} (input columns: {', '.join(columns)}); {nearest(input, columns)}"
+            f"{name}: no input column {input!r} (input columns: {', '.join(columns)}); {nearest(input, columns)}"
         )
-    items = {name: [_item(row, columns, target) for row in split] for name, split in rows.items()}
+    items = {
+        split: [_item(row, columns, answers, images, has_alternatives=has_alternatives) for row in table]
+        for split, table in rows.items()
+    }
     if targets != "any":
         _check_targets([item for split in items.values() for item in split], target, targets)
     notes: list[str] = []
-    unique = {name: _drop_repeats(split, files[name], notes) for name, split in items.items()}
-    if path.is_dir():
-        splits = _drop_shared(unique, path, notes)
-        sizes = ", ".join(f"{len(splits[name])} {name}" for name in SPLITS)
-        notes.insert(0, f"{path}: {sizes} rows, split as the files are")
+    unique = {split: _drop_repeats(table, notes) for split, table in items.items()}
+    if "" in unique:
+        splits = _split(unique[""], name, seed, notes)
     else:
-        splits = _split(unique[""], path, seed, notes)
-    named = _with_ids(splits, path, notes)
+        splits = _drop_shared(unique, name, notes)
+        sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+        notes.insert(0, f"{name}: {sizes} rows, split as {'they were given' if name == NAME else 'the files are'}")
+    named = _with_ids(splits, name, notes)
     return Dataset(named["train"], named["dev"], named["test"], columns, tuple(notes))
 
 
 def fold(text: str) -> str:
     """Return `text` in the form in which rows are compared: NFKC, case folded, whitespace folded."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _rows(source: Path | Table) -> tuple[str, dict[str, list[Row]]]:
+    """Return what the data is called, and the rows of each split, or {"": rows} for a single table."""
+    if isinstance(source, Path):
+        return str(source), {split: tables.read(file) for split, file in _files(source).items()}
+    if not isinstance(source, Mapping):
+        return NAME, {"": tables.rows_of(source, NAME)}
+    if set(source) != set(SPLITS):
+        names = ", ".join(map(repr, source)) or "nothing"
+        raise ConfigError(
+            f"{NAME}: a mapping of {names}; give rows under each of 'train', 'dev' and 'test', or a list of dicts"
+        )
+    return NAME, {split: tables.rows_of(source[split], f"{NAME}[{split!r}]") for split in SPLITS}
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -130,163 +142,61 @@ def _files(path: Path) -> dict[str, Path]:
             return {"": path}
         if not path.is_dir():
             raise ConfigError(
-                f"{path}: no such file or folder; name a .jsonl or .csv file, or a folder with "
+                f"{path}: no such file or folder; name a file in {', '.join(SUFFIXES)}, or a folder with "
                 "train, dev and test files"
             )
         present = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
     files: dict[str, Path] = {}
-    for name in SPLITS:
-        found = [f"{name}{suffix}" for suffix in SUFFIXES if f"{name}{suffix}" in present]
+    for split in SPLITS:
+        found = [f"{split}{suffix}" for suffix in SUFFIXES if f"{split}{suffix}" in present]
         if not found:
             here = ", ".join(present[:8]) or "nothing"
             raise ConfigError(
-                f"{path}: no {name}.jsonl or {name}.csv (the folder holds {here}); add it, "
+                f"{path}: no {split}.jsonl (nor {', '.join(SUFFIXES[1:])}; the folder holds {here}); add it, "
                 "or name one data file, which is then split by seed"
             )
         if len(found) > 1:
             raise ConfigError(f"{path}: both {found[0]} and {found[1]}; keep one file for each split")
-        files[name] = path / found[0]
+        files[split] = path / found[0]
     return files
 
 
-def _read(path: Path) -> list[_Row]:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ConfigError(
-            f"{path}: files in {suffix or 'nothing'!r} are not supported; use {' or '.join(SUFFIXES)} "
-            "with one JSON object or one CSV record a row. More formats come later"
-        )
-    text = _text(path)
-    rows = list(_read_csv(path, text) if suffix == ".csv" else _read_jsonl(path, text))
-    if not rows:
-        raise ConfigError(f"{path}: holds no rows; add examples, one a line")
-    return rows
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    if b"\x00" in raw:
-        line = raw.count(b"\n", 0, raw.index(b"\x00")) + 1
-        raise ConfigError(f"{path}:{line}: holds NUL bytes, so it is binary or UTF-16; save it as UTF-8 text")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{raw[error.start]:02x} at position {error.start}"
-        raise ConfigError(f"{path}:{line}: {byte} is not UTF-8; save the file as UTF-8") from error
-
-
-def _read_jsonl(path: Path, text: str) -> Iterator[_Row]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            record = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        except json.JSONDecodeError as error:
-            message = f"not JSON ({error.msg}); write one complete object a line"
-            raise ConfigError(f"{path}:{line}:{error.colno}: {message}") from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}:{line}: cannot be read ({error}); correct the line") from error
-        if not isinstance(record, dict):
-            shape = '{"input": "...", "target": "..."}'
-            raise ConfigError(f"{path}:{line}: is a JSON {_kind(record)}; write an object such as {shape}")
-        row = _Row(path, line, {key: _as_text(value) for key, value in record.items()})
-        if _SURROGATE.search(json.dumps(record, ensure_ascii=False)):
-            raise row.error("holds half a surrogate pair (\\ud800 to \\udfff); write the whole character")
-        yield row
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-    if twice:
-        raise ValueError(f"key {twice[0]!r} stands twice")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON; write a number, text or null")
-
-
-def _kind(value: object) -> str:
-    return {list: "list", str: "text", bool: "boolean", type(None): "null"}.get(type(value), "number")
-
-
-def _as_text(value: object) -> object:
-    """Return a scalar of JSON as text; null stays None, lists and objects stay as they are."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _read_csv(path: Path, text: str) -> Iterator[_Row]:
-    lines = io.StringIO(text.replace("\r\n", "\n").replace("\r", "\n"), newline="")
-    header: tuple[str, ...] | None = None
-    for line, cells in _records(path, lines):
-        if header is None:
-            header = _header(path, line, cells)
-        elif len(cells) != len(header):
-            names = ", ".join(header)
-            raise ConfigError(
-                f"{path}:{line}: {len(cells)} cells, but the header has {len(header)} ({names}); "
-                'quote cells that hold a comma or a line break: "..."'
-            )
-        else:
-            yield _Row(path, line, dict(zip(header, (cell or None for cell in cells), strict=True)))
-
-
-def _records(path: Path, lines: io.StringIO) -> Iterator[tuple[int, list[str]]]:
-    """Yield each CSV record that is not blank with the line it starts on."""
-    reader = csv.reader(lines, strict=True)
-    before = csv.field_size_limit(MAX_FIELD)
-    line = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        if "field larger" in str(error):
-            message = f"a cell has more than {MAX_FIELD} characters; shorten it, or close its quote"
-        elif "unexpected end" in str(error):
-            message = 'a quote is opened and never closed; close it, and write a quote within a cell as ""'
-        else:
-            message = f'broken CSV ({error}); quote the cell, and write a quote within it as ""'
-        raise ConfigError(f"{path}:{line}: {message}") from error
-    finally:
-        csv.field_size_limit(before)
-
-
-def _header(path: Path, line: int, cells: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(cell.strip() for cell in cells)
-    if "" in names:
-        i_empty = names.index("") + 1
-        raise ConfigError(f"{path}:{line}: column {i_empty} has no name in the header; name every column")
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise ConfigError(f"{path}:{line}: column {twice[0]!r} stands twice in the header; rename one")
-    separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
-    if separator:
-        raise ConfigError(f"{path}:{line}: cells are separated by {separator!r}; save the file with commas")
+def _target_columns(rows: Sequence[Row], target: str) -> tuple[str, ...]:
+    """Return the columns that `target` names: one, or several with commas between."""
+    name = unicodedata.normalize("NFC", target.strip())
+    if "," not in name or any(name in row.values for row in rows):
+        return (name,)
+    names = tuple(part.strip() for part in name.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise ConfigError(f"--target {target}: name each column once, with a comma between two: --target a,b")
     return names
 
 
-def _columns(rows: Sequence[_Row], target: str, *, is_required: bool) -> tuple[str, ...]:
-    """Return the input columns: every column but id and target whose values are scalars."""
-    owners: dict[str, _Row] = {}
+def _check_images(rows: Sequence[Row], images: Sequence[str], answers: Sequence[str]) -> None:
+    """Raise ConfigError if an image column is none of the data's, or is a target."""
+    columns = list(dict.fromkeys(name for row in rows for name in row.values)) if images else []
+    for name in images:
+        if name not in columns:
+            known = ", ".join(columns)
+            raise ConfigError(f"--image {name}: no such column (columns: {known}); {nearest(name, columns)}")
+        if name in answers:
+            raise ConfigError(f"--image {name}: is the target column; name another one with --target")
+
+
+def _columns(
+    rows: Sequence[Row], answers: Sequence[str], images: Sequence[str], *, is_required: bool
+) -> tuple[str, ...]:
+    """Return the input columns: every column but id, targets and images whose values are scalars."""
+    owners: dict[str, Row] = {}
     nested: dict[str, bool] = {}
     for row in rows:
         for name, value in row.values.items():
             owners.setdefault(name, row)
-            if value is None or name in ("id", target):
+            if value is None or name in ("id", *answers, *images):
                 continue
-            is_nested = isinstance(value, list | dict)
+            is_nested = _is_nested(value)
             if nested.setdefault(name, is_nested) != is_nested:
                 was = "a list or object" if nested[name] else "text"
                 raise row.error(
@@ -294,36 +204,77 @@ def _columns(rows: Sequence[_Row], target: str, *, is_required: bool) -> tuple[s
                     f"{was} in other rows; write it alike everywhere"
                 )
     first = rows[0]
-    if target not in owners and (is_required or target != "target"):
+    lost = next((name for name in answers if name not in owners), None)
+    if lost is not None and (is_required or lost != "target"):
         raise ConfigError(
-            f"{first.path}: no target column {target!r} (columns: {', '.join(owners)}); "
-            f"name the right one with --target; {nearest(target, owners)}"
+            f"{first.source}: no target column {lost!r} (columns: {', '.join(owners)}); "
+            f"name the right one with --target; {nearest(lost, owners)}"
         )
-    inputs = tuple(name for name in owners if name not in ("id", target) and not nested.get(name, False))
-    if not inputs:
-        raise ConfigError(f"{first.path}:{first.line}: no input column beside {target!r}; add one")
+    inputs = tuple(
+        name for name in owners if name not in ("id", *answers, *images) and not nested.get(name, False)
+    )
+    if not inputs and not images:
+        raise first.error(f"no input column beside {', '.join(map(repr, answers))}; add one")
     for row in rows:
-        for name in (*inputs, *([target] if is_required else [])):
+        for name in (*inputs, *(answers if is_required else ())):
             if name not in row.values:
                 owner = owners[name]
                 raise row.error(
-                    f"no column {name!r}, which {owner.path.name}:{owner.line} has; "
-                    "give every row the same columns"
+                    f"no column {name!r}, which {Path(owner.place).name} has; give every row the same columns"
                 )
     return inputs
 
 
-def _item(row: _Row, columns: Sequence[str], target: str) -> _Item:
+def _is_nested(value: object) -> bool:
+    """Return whether a value is a list, an object or bytes: no text."""
+    return value is not None and not isinstance(value, str)
+
+
+def _item(
+    row: Row, columns: Sequence[str], answers: Sequence[str], images: Sequence[str], *, has_alternatives: bool
+) -> _Item:
     inputs = {name: str(row.values[name] or "") for name in columns}
-    wanted = row.values.get(target)
-    if isinstance(wanted, list | dict):
-        wanted = json.dumps(wanted, ensure_ascii=False, sort_keys=True)
-    text = str(wanted) if wanted is not None and str(wanted).strip() else None
-    given = row.values.get("id") if target != "id" else None
-    if isinstance(given, list | dict):
+    try:
+        right = _targets(row, answers, has_alternatives=has_alternatives)
+    except ValueError as error:
+        raise row.error(f"the target cannot be written as JSON ({error}); correct it") from error
+    given = row.values.get("id") if "id" not in answers else None
+    if _is_nested(given):
         raise row.error("id is a list or object; write a text or a number")
-    example = Example(str(given or ""), inputs, text)
-    return _Item(row, example, tuple(fold(value) for value in inputs.values()))
+    shown = _images(row, images)
+    if not columns and not shown:
+        raise row.error(f"has neither text nor an image ({', '.join(images)}); give it one, or remove the row")
+    example = Example(str(given or ""), inputs, right[0] if right else None, right[1:], shown)
+    key = (*(fold(value) for value in inputs.values()), *(picture.identity for picture in shown))
+    return _Item(row, example, key)
+
+
+def _images(row: Row, columns: Sequence[str]) -> tuple[Image, ...]:
+    """Return the images that a row names; an empty cell has none, a list of texts has several."""
+    found = []
+    for column in columns:
+        value = row.values.get(column)
+        cells = value if isinstance(value, list) else [value]
+        for cell in cells:
+            if cell is not None and not isinstance(cell, str):
+                raise row.error(f"image column {column!r} holds a {type(cell).__name__}; write a path or a URL")
+            try:
+                found += [image.load(cell.strip(), row.folder)] if cell and cell.strip() else []
+            except ConfigError as error:
+                raise row.error(str(error)) from error
+    return tuple(found)
+
+
+def _targets(row: Row, answers: Sequence[str], *, has_alternatives: bool) -> tuple[str, ...]:
+    """Return all that is right for a row, the target first; () = nothing is said."""
+    if len(answers) > 1:
+        text = tables.as_object(row, answers)
+        return () if text is None else (text,)
+    wanted = row.values.get(answers[0])
+    if _is_nested(wanted):
+        several = tables.as_alternatives(wanted) if has_alternatives else None
+        return (tables.as_json(wanted),) if several is None else several
+    return (str(wanted),) if wanted is not None and str(wanted).strip() else ()
 
 
 def _check_targets(items: Sequence[_Item], target: str, targets: Targets) -> None:
@@ -340,20 +291,20 @@ def _dropped(items: Sequence[_Item], firsts: Mapping[tuple[str, ...], _Item], wh
     n_other = sum(item.folded_target != firsts[item.key].folded_target for item in items)
     others = f"; {n_other} of them with another target than the row that was kept" if n_other else ""
     verb = "was" if len(items) == 1 else "were"
-    names = ", ".join(item.example.id or f"line {item.row.line}" for item in items[:_N_SHOWN])
+    names = ", ".join(item.example.id or item.row.name for item in items[:_N_SHOWN])
     more = ", ..." if len(items) > _N_SHOWN else ""
     return f"{len(items)} {what} {verb} dropped ({names}{more}){others}"
 
 
-def _drop_repeats(items: Sequence[_Item], path: Path, notes: list[str]) -> list[_Item]:
+def _drop_repeats(items: Sequence[_Item], notes: list[str]) -> list[_Item]:
     firsts: dict[tuple[str, ...], _Item] = {}
     repeats = [item for item in items if firsts.setdefault(item.key, item) is not item]
     if repeats:
-        notes.append(f"{path}: " + _dropped(repeats, firsts, "repeated row(s)"))
+        notes.append(f"{repeats[0].row.source}: " + _dropped(repeats, firsts, "repeated row(s)"))
     return list(firsts.values())
 
 
-def _drop_shared(splits: Mapping[str, list[_Item]], path: Path, notes: list[str]) -> dict[str, list[_Item]]:
+def _drop_shared(splits: Mapping[str, list[_Item]], source: str, notes: list[str]) -> dict[str, list[_Item]]:
     """Drop rows that stand in two splits: test keeps them before dev, and dev before train."""
     seen: dict[tuple[str, ...], _Item] = {}
     result: dict[str, list[_Item]] = {}
@@ -362,32 +313,34 @@ def _drop_shared(splits: Mapping[str, list[_Item]], path: Path, notes: list[str]
         result[name] = [item for item in splits[name] if item.key not in seen]
         if shared:
             later = "dev or test" if name == "train" else "test"
-            notes.append(f"{path}: " + _dropped(shared, seen, f"row(s) of {name} that also stand in {later}"))
+            notes.append(f"{source}: " + _dropped(shared, seen, f"row(s) of {name} that also stand in {later}"))
         if not result[name]:
             raise ConfigError(
-                f"{path}: no row of {name} is left, as all of them also stand in other splits; "
+                f"{source}: no row of {name} is left, as all of them also stand in other splits; "
                 f"give {name} rows of its own"
             )
         seen.update((item.key, item) for item in result[name])
     return result
 
 
-def _split(items: Sequence[_Item], path: Path, seed: int, notes: list[str]) -> dict[str, list[_Item]]:
+def _split(items: Sequence[_Item], source: str, seed: int, notes: list[str]) -> dict[str, list[_Item]]:
     n = len(items)
     if n < len(SPLITS):
-        raise ConfigError(f"{path}: {n} different row(s); each of train, dev, test needs one: add rows")
+        raise ConfigError(f"{source}: {n} different row(s); each of train, dev, test needs one: add rows")
     train, dev = (max(1, round(share * n)) for share in _SHARES[n >= _LARGE])
     order = np.random.default_rng(seed).permutation(n)
     parts = (order[:train], order[train : train + dev], order[train + dev :])
-    notes.insert(0, f"{path}: {n} rows split by seed {seed} into {train} train, {dev} dev, {n - train - dev} test")
+    notes.insert(
+        0, f"{source}: {n} rows split by seed {seed} into {train} train, {dev} dev, {n - train - dev} test"
+    )
     return {name: [items[i] for i in part] for name, part in zip(SPLITS, parts, strict=True)}
 
 
 def _with_ids(
-    splits: Mapping[str, Sequence[_Item]], path: Path, notes: list[str]
+    splits: Mapping[str, Sequence[_Item]], source: str, notes: list[str]
 ) -> dict[str, tuple[Example, ...]]:
     """Return the examples with ids that are unique over all splits."""
-    lines = {name: [f"{name}-{item.row.line}" for item in items] for name, items in splits.items()}
+    lines = {name: [f"{name}-{item.row.number}" for item in items] for name, items in splits.items()}
     own = {
         name: [item.example.id or line for item, line in zip(items, lines[name], strict=True)]
         for name, items in splits.items()
@@ -396,7 +349,7 @@ def _with_ids(
     ids = next(ids for ids in (own, prefixed, lines) if ids is lines or _are_unique(ids))
     if ids is not own:
         how = "the split before them" if ids is prefixed else "split and line instead"
-        notes.append(f"{path}: ids stand twice; rows are named with {how}")
+        notes.append(f"{source}: ids stand twice; rows are named with {how}")
     return {
         name: tuple(replace(item.example, id=text) for item, text in zip(items, ids[name], strict=True))
         for name, items in splits.items()

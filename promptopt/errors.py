@@ -13,6 +13,7 @@ PromptoptError
 │   │   ├── ContentRefused the provider's content filter stopped it
 │   │   └── RatingUnread   a judge rated nothing that can be read, though asked twice
 │   ├── RunRefused         no call can succeed: key, model name or quota               (PermissionError)
+│   │   └── ImageChanged   an image file is not the one that the run began with
 │   ├── TooManyMissing     so many answers are missing that no decision is sound
 │   └── ReservationBroken  an endpoint charged more than the worst case that was reserved
 ├── BudgetExhausted        the next step does not fit into what is left of the budget
@@ -88,6 +89,10 @@ class RatingUnread(CallRefused):
 
 class RunRefused(ProviderError, PermissionError):
     """No request of this run can succeed: missing or wrong key, unknown model, exhausted quota."""
+
+
+class ImageChanged(RunRefused):
+    """An image file is not the one that was checked before the run."""
 
 
 class TooManyMissing(ProviderError):

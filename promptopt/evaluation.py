@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -27,9 +28,20 @@ from promptopt.errors import (
 )
 from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
+from promptopt.providers import ModelSpec
 from promptopt.rating import Rating, rate_all, worst_rating
 from promptopt.task import UNSCORED, Task
-from promptopt.types import Candidate, Example, JudgedMetric, Message, Response, Score, digest
+from promptopt.types import (
+    Candidate,
+    Example,
+    JudgedMetric,
+    Message,
+    Prompt,
+    Request,
+    Response,
+    Score,
+    digest,
+)
 
 # Above this share of missing cells in a batch (and above one), comparisons are not sound and the run ends.
 MAX_MISSING = 0.1
@@ -125,8 +137,14 @@ def _worst_cell(
 
 def cell_call(state: RunState, candidate: Candidate, example: Example) -> Call:
     """Return the one call behind a cell of a task without a `predict` function of its own."""
-    messages = state.task.render(candidate.prompt, example)
-    return state.call(state.models["task"].request(messages, f"{state.seed}/0"), "task")
+    request = task_request(state.task, state.models["task"], candidate.prompt, example, f"{state.seed}/0")
+    return state.call(request, "task")
+
+
+def task_request(task: Task, spec: ModelSpec, prompt: Prompt, example: Example, sample: str = "") -> Request:
+    """Return the request that shows a prompt and an example, with its images, to the task model."""
+    request = spec.request(task.render(prompt, example), sample)
+    return replace(request, images=example.images) if example.images else request
 
 
 async def _store_all(
@@ -211,7 +229,7 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
         TaskError: the metric raised, or its value lies outside [0, 1].
     """
     try:
-        score = task.metric.score(reply, example)
+        score = task.score(reply, example)
     except PromptoptError:
         raise
     except Exception as error:  # the metric is the user's code; its error is re-raised as ours

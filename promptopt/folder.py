@@ -10,14 +10,14 @@ from typing import Any
 import tomli_w
 from filelock import FileLock, Timeout
 
-from promptopt import promptfile
+from promptopt import chatfile, promptfile
 from promptopt.config import check_same, command_of, options_of, toml_value
 from promptopt.errors import ConfigError, JournalError
 from promptopt.journal import Journal
 from promptopt.plan import Plan
 from promptopt.result import package_version
 from promptopt.settings_file import RECORD
-from promptopt.types import digest
+from promptopt.types import Prompt, digest
 
 INITIAL = "initial.md"
 
@@ -109,6 +109,14 @@ def write(path: Path, text: str) -> None:
         draft.replace(path)
     except OSError as error:
         raise JournalError(f"{path} cannot be written: {error.strerror}; the journal holds all answers") from error
+
+
+def write_chat(folder: Path, plan: Plan, best: Prompt) -> None:
+    """Write the best prompt as messages too, such as best.json, if the initial one was read from such a file."""
+    suffix = Path(plan.source.get("prompt_file", "")).suffix.lower()
+    if suffix in chatfile.SUFFIXES:
+        text = chatfile.format_chat(best, plan.task.columns, plan.task.input_column, suffix)
+        write(folder / f"best{suffix}", text)
 
 
 def is_of_another_run(config: Path, plan: Plan) -> bool:

@@ -45,7 +45,10 @@ class Gate:
             words.append("Do not write placeholders in braces; the input is added afterwards.")
         if self._kept:
             words.append("Keep every passage between <!-- keep --> and <!-- /keep --> with its marks, unchanged.")
-        if self._roles != ("",):
+        if "assistant" in self._roles:
+            parts = ", ".join(f"`{role}:`" for role in self._roles)
+            words.append(f"Keep the part headings, in this order and each alone on its line: {parts}.")
+        elif self._roles != ("",):
             parts = " and ".join(f"`{role}:`" for role in self._roles)
             words.append(f"Keep the part headings, each alone on its line: {parts}.")
         return " ".join(words)
@@ -91,7 +94,7 @@ def prompt_tokens(prompt: Prompt) -> int:
 
 
 def _example_runs(example: Example) -> Iterator[tuple[str, ...]]:
-    for text in (*example.inputs.values(), example.target or ""):
+    for text in (*example.inputs.values(), *example.targets):
         yield from _word_runs(text)
 
 

@@ -260,7 +260,7 @@ def load_labelled(source: Path) -> tuple[tuple[Labelled, ...], tuple[str, ...]]:
     Raises:
         ConfigError: a column or a label is missing or wrong; with file and row.
     """
-    rows = data.load(source, seed=0, target="score", input="reply")
+    rows = data.load(source, seed=0, target="score", input="reply", has_alternatives=False)
     examples = sorted((*rows.train, *rows.dev, *rows.test), key=lambda example: example.id)
     return tuple(_labelled(example, source) for example in examples), tuple(
         n for n in rows.notes if "dropped" in n

@@ -16,7 +16,7 @@ from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount, limit_of
 from promptopt.providers import ModelSpec, takes_logprobs
-from promptopt.roles import find_models
+from promptopt.roles import check_images, find_models
 from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Candidate, Example, Role, digest
@@ -67,7 +67,7 @@ class Plan:
     concurrency: int
     notes: tuple[str, ...]
     data_digest: str
-    source: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def open_task(self) -> Task:
@@ -123,6 +123,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     needs = _needs(optimizer, task, settings)
     models = find_models(settings, needs, ("task", "optimizer"))
     _check_needs(name, optimizer, task)
+    said += check_images(task, models)
     if "log-probabilities" in needs:
         seen = task if task.is_scored else task.without_targets()
         models["task"] = _with_logprobs(models["task"], name, optimizer, seen)
@@ -346,7 +347,7 @@ def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) ->
 
 def _data_digest(task: Task) -> str:
     splits = (task.train, task.dev, task.test)
-    return digest([[(e.id, dict(e.inputs), e.target) for e in split] for split in splits])
+    return digest([[example.identity for example in split] for split in splits])
 
 
 def finalists(proposals: list[Candidate], best: Candidate) -> list[Candidate]:

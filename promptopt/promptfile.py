@@ -23,7 +23,8 @@ from pathlib import Path
 
 import yaml
 
-from promptopt import template
+from promptopt import chatfile, template
+from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Demo, Prompt
 
@@ -31,7 +32,19 @@ MAX_BYTES = 1_000_000
 KEYS = ("name", "description", "metric", "input", "target")
 # Every option of `optimize` and `evaluate` that a file may give, as it is called there.
 OPTION_KEYS = (
-    *("prompt-file", "data", "model", "optimizer", "set", "set-model", "metric", "description", "input", "target"),
+    *(
+        "prompt-file",
+        "data",
+        "model",
+        "optimizer",
+        "set",
+        "set-model",
+        "metric",
+        "description",
+        "input",
+        "target",
+        "image",
+    ),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
     *("budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
     *("seed", "concurrency", "max-tokens", "max-prompt-tokens", "out", "dry-run", "json", "quiet", "probe"),
@@ -102,14 +115,9 @@ def read(path: Path) -> PromptFile:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
-    if b"\x00" in raw:
-        raise ConfigError(f"{path}: holds NUL bytes, so it is binary or UTF-16; save it as UTF-8 text")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"byte 0x{raw[error.start]:02x} at position {error.start} is not UTF-8; save the file as UTF-8"
-        raise ConfigError(f"{path}:{line}: {message}") from error
+    text, suffix = decode(raw, path), path.suffix.lower()
+    if suffix in chatfile.SUFFIXES:
+        return PromptFile(chatfile.parse_chat(text, str(path), suffix))
     return parse(text, str(path))
 
 
@@ -208,10 +216,10 @@ def _settings(front_matter: str, source: str) -> dict[str, str | tuple[str, ...]
 
 def _setting(key: str, node: yaml.Node, place: str) -> str | tuple[str, ...]:
     """Return a value of the front matter: one text, or for options that may be repeated several."""
-    if key in ("set", "set-model"):
+    if key in ("set", "set-model", "image"):
         if isinstance(node, yaml.SequenceNode):
             return tuple(_text(key, part, place) for part in node.value)
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and key != "image":
             return tuple(f"{_text(key, name, place)}={_text(key, part, place)}" for name, part in node.value)
     return _text(key, node, place)
 
@@ -237,7 +245,9 @@ def _parse_body(body: str, source: str, first: int) -> Prompt:
         plain = "\n".join(lines[:i_demos])
         if not plain.strip():
             raise place.error(0, "there is no prompt text; write the instruction above the demonstrations")
-        _refuse_jinja(place, plain)
+        tag = template.jinja_tag(plain)
+        if tag is not None:
+            raise place.error_at(plain, *tag)
         instruction = _ESCAPED.sub(r"\1", plain).strip("\n")
         i_start = 0
     _check(place, instruction, None if is_coded else "\n".join(lines[:i_demos]), i_start)
@@ -255,9 +265,7 @@ def _check(place: _Place, instruction: str, plain: str | None, i_start: int) -> 
         template.parts(KEEP_MARK.sub("", instruction))
     except ConfigError as error:
         bare = KEEP_MARK.sub("", plain or "")
-        heads = list(re.finditer(r"^(system|user):[ \t]*$", bare, re.MULTILINE))
-        i_bad = 2 if [head.group(1) for head in heads[:2]] == ["system", "user"] else 1
-        i_line = bare.count("\n", 0, heads[i_bad].start()) if heads else i_start
+        i_line = i_start if plain is None else bare.count("\n", 0, template.faulty_heading(bare))
         raise place.error(i_line, str(error)) from error
 
 
@@ -270,18 +278,6 @@ def _unbalanced_line(plain: str) -> int:
             return plain.count("\n", 0, mark.start())
         open_at = mark.start() if is_open else None
     return plain.count("\n", 0, open_at or 0)
-
-
-def _refuse_jinja(place: _Place, plain: str) -> None:
-    for start, end in (("{%", "%}"), ("{#", "#}")):
-        position = plain.find(start)
-        if position >= 0 and plain.find(end, position) >= 0:
-            raise place.error_at(
-                plain,
-                position,
-                f"template tag {start} ... {end}; only {{{{column}}}} works, support for Jinja tags comes "
-                "later; take it out, or render that part of the prompt beforehand",
-            )
 
 
 def _block(place: _Place, i_start: int) -> tuple[object, int]:

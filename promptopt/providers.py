@@ -19,6 +19,7 @@ from decimal import Decimal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from promptopt import image
 from promptopt.errors import (
     CallRefused,
     CallTimedOut,
@@ -133,9 +134,9 @@ class ModelSpec:
         )
 
     def worst_case(self, request: Request) -> Amount:
-        """Return the most that a call can take: a token per UTF-8 byte, and all of max_tokens."""
+        """Return the most that a call can take: a token per UTF-8 byte, 50,000 an image, and all of max_tokens."""
         n_in = sum(len(m.content.encode("utf-8", "replace")) + _TOKENS_PER_MESSAGE for m in request.messages)
-        n_in += _TOKENS_PER_MESSAGE
+        n_in += _TOKENS_PER_MESSAGE + image.MAX_TOKENS * len(request.images)
         return Amount(1, n_in + request.max_tokens, self.price(n_in, request.max_tokens) or Decimal(0))
 
     def price(self, input_tokens: int, output_tokens: int) -> Decimal | None:
@@ -238,7 +239,11 @@ class LitellmTransport:
         if request.is_embedding:
             arguments |= {"input": [m.content for m in request.messages], "encoding_format": "float"}
         else:
-            arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+            messages: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in request.messages]
+            if request.images:
+                last = next(m for m in reversed(messages) if m["role"] == "user")
+                last["content"] = image.parts_of(request.images, last["content"])
+            arguments["messages"] = messages
             arguments["max_tokens"] = request.max_tokens
             if request.temperature is not None:
                 arguments["temperature"] = request.temperature

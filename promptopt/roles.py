@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from promptopt.config import Settings, number
 from promptopt.errors import ConfigError, nearest
-from promptopt.providers import ModelSpec, find_model, is_simulator, refuses
+from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm, refuses
+from promptopt.task import Task
 from promptopt.types import Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -184,3 +185,40 @@ def _check_prices(models: Mapping[Role, ModelSpec], settings: Settings) -> None:
         raise ConfigError(
             "every price is 0, so --budget-usd limits nothing; add --budget-calls or --budget-tokens"
         )
+
+
+def check_images(task: Task, models: Mapping[Role, ModelSpec]) -> list[str]:
+    """Return sentences on who sees the images of a task; [] = it has none.
+
+    Raises:
+        ConfigError: litellm knows that the task model sees none, or the simulator would see nothing at all.
+    """
+    if not task.has_images:
+        return []
+    spec = models["task"]
+    if spec.is_simulated:
+        if not task.columns:
+            raise ConfigError(
+                f"the simulator ({spec.name}) sees no images, and the data has no text; take a real model, "
+                "or data with a text column"
+            )
+        return ["the simulator ignores images"]
+    sees = None if spec.api_base is not None else _sees_images(spec.name)
+    if sees is False:
+        raise ConfigError(
+            f"model {spec.name!r} sees no images, as litellm's table of models says; take a vision model, "
+            "or leave --image out"
+        )
+    unknown = [f"images are sent to {spec.name}; whether it sees them is not known beforehand"]
+    others = ", ".join(role for role in ("optimizer", "judge") if role in models)
+    alone = [f"images are shown to the task model alone, not to: {others}"] if others else []
+    return [*(unknown if sees is None else []), *alone]
+
+
+def _sees_images(name: str) -> bool | None:
+    """Return whether litellm's table says that a model sees images; None = it does not say."""
+    litellm = load_litellm()
+    bare = litellm.get_llm_provider(name)[0]
+    row = litellm.model_cost.get(name) or litellm.model_cost.get(bare) or {}
+    known: bool | None = row.get("supports_vision")
+    return known

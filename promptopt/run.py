@@ -107,6 +107,7 @@ class Run:
                 out=str(self.folder),
             )
             folder.write(self.folder / "best.md", promptfile.format_prompt(best.prompt, self._front_matter))
+            folder.write_chat(self.folder, self.plan, best.prompt)
             folder.write(self.folder / "result.json", result.to_json())
             return result
 

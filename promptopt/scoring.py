@@ -19,16 +19,17 @@ from promptopt import folder
 from promptopt.asking import RunState
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, ProviderError, TaskError, nearest
-from promptopt.evaluation import fill_cells
+from promptopt.evaluation import fill_cells, task_request
 from promptopt.gate import Gate, prompt_tokens
 from promptopt.gateway import Gateway, RetryPolicy
+from promptopt.image import USUAL_TOKENS
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop, limit_of
 from promptopt.plan import model_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import worst_rating
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
-from promptopt.roles import find_models
+from promptopt.roles import check_images, find_models
 from promptopt.run import make_transports
 from promptopt.sizing import ANSWER_WORDS, RATING_WORDS
 from promptopt.task import Task
@@ -138,11 +139,12 @@ class Evaluating:
             raise ConfigError(f"--split {split}: {nearest(split, SPLITS)}")
         if n_examples is not None and n_examples < 1:
             raise ConfigError(f"--examples is {n_examples}; it must be above 0")
-        self.task, self.settings, self.split, self.notes = task, settings, split, notes
+        self.task, self.settings, self.split = task, settings, split
         self.examples = _drawn(task, split, n_examples, settings.seed)
         _check_scored(task, self.examples)
         needs = frozenset() if task.judged is None else frozenset({"judge"})
         self.models = find_models(settings, needs, ("task",))
+        self.notes = (*notes, *check_images(task, self.models))
         self.folder = settings.out or folder.new_folder(f"{task.name}-evaluate")
         self.stop = Stop()
         self.state: RunState | None = None
@@ -163,9 +165,10 @@ class Evaluating:
     def estimate(self) -> Estimate:
         """What this is expected to take; where `predict` makes the calls, as if each showed the prompt once."""
         per, spec = self.task.calls_per_example, self.spec
-        requests = [spec.request(self.task.render(self.task.initial, example)) for example in self.examples]
+        requests = [task_request(self.task, spec, self.task.initial, example) for example in self.examples]
         worst = [spec.worst_case(request) for request in requests]
         n_in = sum(len(m.content.encode()) for r in requests for m in r.messages) // 4
+        n_in += USUAL_TOKENS * sum(len(request.images) for request in requests)
         n_target = sum(len(example.target or "") for example in self.examples) // 4
         n_out = min(spec.max_tokens * len(requests), n_target + ANSWER_WORDS[spec.is_simulated] * len(requests))
         is_priced = spec.price_in is not None
@@ -290,7 +293,7 @@ class Evaluating:
         task = self.task
         return {
             "prompt": task.initial.id,
-            "data": digest([(e.id, dict(e.inputs), e.target) for e in self.examples]),
+            "data": digest([example.identity for example in self.examples]),
             "split": self.split,
             "models": {role: model_identity(spec) for role, spec in self.models.items()},
             "metric": task.metric.name,

@@ -213,10 +213,11 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
     task = run.plan.task
     tested = (*task.test, *run.plan.spare_test)
     example = next(example for example in tested if example.id == name)
-    shown = " | ".join(example.inputs[column] for column in task.shown_columns)
+    texts = [example.inputs[column] for column in task.shown_columns]
+    shown = " | ".join([*texts, *(image.name for image in example.images)])
     lines = [f"  {name}: {short(shown, 150)}"]
     if example.target is not None:
-        lines.append(f"    target:  {short(example.target, 100)}")
+        lines.append(f"    target:  {short(' or '.join(example.targets), 100)}")
     for title, prompt_id in (("initial", task.initial.id), ("best", best_id)):
         cell = run.state.cells.get((prompt_id, name)) if run.state else None
         if cell is not None:

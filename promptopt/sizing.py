@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from functools import cached_property
 
 from promptopt.config import Settings
 from promptopt.gate import prompt_tokens
+from promptopt.image import USUAL_TOKENS
 from promptopt.ledger import Amount, limit_of
 from promptopt.providers import ModelSpec
 from promptopt.rating import ANSWER_BYTES_PER_TOKEN, worst_rating
@@ -16,7 +17,7 @@ from promptopt.registry import Optimizer
 from promptopt.stats import smallest_provable_gain
 from promptopt.study import MAX_QUESTIONS
 from promptopt.task import Task
-from promptopt.types import Message, Role
+from promptopt.types import Example, Message, Role
 
 PROOF_SHARE = Decimal("0.3")
 # The judge compares the two answers to a test input in both orders.
@@ -100,7 +101,9 @@ class Sizing:
         n_slots = 2 * max(1, len(self.task.placeholders))  # a prompt may show a column more than once
         text = "x" * (4 * self.max_prompt_tokens + n_slots * self._longest_input)
         spec = self.models["task"]
-        one = spec.worst_case(spec.request((Message("system", text), Message("user", ""))))
+        request = spec.request((Message("system", text), Message("user", "")))
+        images = max((e.images for e in self._examples), key=len)
+        one = spec.worst_case(replace(request, images=images) if images else request)
         return one.times(self.task.calls_per_example)
 
     @cached_property
@@ -115,8 +118,7 @@ class Sizing:
         """The most that a rating is likely to take: of a reply of max_tokens to the longest example."""
         metric = self.task.judged
         assert metric is not None
-        rows = (*self.task.train, *self.task.dev, *self.task.test)
-        longest = max(rows, key=lambda e: _n_bytes((*e.inputs.values(), e.target or "")))
+        longest = max(self._examples, key=lambda e: _n_bytes((*e.inputs.values(), *e.targets)))
         return worst_rating(metric, self.models["judge"], longest, self.models["task"].max_tokens)
 
     @cached_property
@@ -142,9 +144,11 @@ class Sizing:
     @cached_property
     def _longest_input(self) -> int:
         """UTF-8 bytes of the inputs of the longest example."""
-        return max(
-            _n_bytes(example.inputs.values()) for example in (*self.task.train, *self.task.dev, *self.task.test)
-        )
+        return max(_n_bytes(example.inputs.values()) for example in self._examples)
+
+    @property
+    def _examples(self) -> tuple[Example, ...]:
+        return (*self.task.train, *self.task.dev, *self.task.test)
 
     @cached_property
     def _means(self) -> tuple[float, float, float]:
@@ -153,6 +157,7 @@ class Sizing:
         rendered = sum(len(m.content) for e in rows for m in self.task.render(self.task.initial, e))
         shown = sum(len(e.inputs[column]) for e in rows for column in self.task.shown_columns)
         targets = sum(len(e.target or "") for e in rows)
+        rendered += 4 * USUAL_TOKENS * sum(len(e.images) for e in rows)
         return rendered / 4 / len(rows), shown / 4 / len(rows), targets / 4 / len(rows)
 
     def usual(self, role: Role, n_calls: int, n_questions: int = _JUDGED_QUESTIONS) -> tuple[int, Decimal | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptopt import template
 from promptopt.errors import ConfigError, nearest
-from promptopt.types import KEEP_MARK, Example, JudgedMetric, Message, Metric, Prompt
+from promptopt.types import KEEP_MARK, Example, JudgedMetric, Message, Metric, Prompt, Score
 
 _MOST_LABELS = 100
 UNSCORED = "none"  # name of the metric that gives no scores (NaN), for data without targets
@@ -33,7 +33,8 @@ class Task:
             is the journaled door to the task model and returns a Response. None = one call with
             `render`'s messages.
         calls_per_example: most calls that `predict` makes for an example; the proof reserves so many.
-        labels: all answers that can be right; () = the distinct targets of train and dev, if they are few.
+        labels: all answers that can be right; () = the distinct targets of train and dev, if they are few, those
+            in `also_right` included.
         verbalizers: label -> the word that the model says for it; a label without one is said as it is.
 
     Raises:
@@ -81,7 +82,7 @@ class Task:
         template.parts(KEEP_MARK.sub("", prompt.instruction))
         task = replace(self, initial=prompt)
         is_shown = self.input_column in task.shown_columns
-        if is_shown and self.input_column not in self.columns and self.predict is None:
+        if is_shown and self.input_column not in self.columns and self.predict is None and self.columns:
             raise ConfigError(
                 f"the prompt has no placeholder for the input and there is no column {self.input_column!r} "
                 f"(columns: {', '.join(self.columns)}); write {{{{column}}}} in it or name the input column"
@@ -89,8 +90,13 @@ class Task:
         return task
 
     @property
+    def has_images(self) -> bool:
+        """Whether any example has an image."""
+        return any(example.images for example in (*self.train, *self.dev, *self.test))
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The input columns that every example has."""
+        """The input columns that every example has; () where examples are images alone."""
         return tuple(self.train[0].inputs)
 
     @property
@@ -101,7 +107,7 @@ class Task:
     @property
     def shown_columns(self) -> tuple[str, ...]:
         """Columns that the model sees of an example, hence the columns of a demonstration."""
-        is_input_shown = template.needs_input(self.initial.instruction, self.columns)
+        is_input_shown = template.needs_input(self.initial.instruction, self.columns) and bool(self.columns)
         return tuple(dict.fromkeys((*self.placeholders, *((self.input_column,) if is_input_shown else ()))))
 
     @property
@@ -135,6 +141,19 @@ class Task:
         folded = (label.strip().casefold() for label in self.labels)
         return next((i for i, label in enumerate(folded) if label == target), None)
 
+    def score(self, reply: str, example: Example) -> Score:
+        """Return the metric's score of a reply: the best over all targets of the example, the first of equal ones.
+
+        A metric that says `reads_all_targets` is asked once and sees them all.
+        """
+        if not example.also_right or getattr(self.metric, "reads_all_targets", False):
+            return self.metric.score(reply, example)
+        scores = [self.metric.score(reply, replace(example, target=t, also_right=())) for t in example.targets]
+        best = max(scores, key=lambda score: score.value)
+        if best.value == 1 or best.feedback is None:
+            return best
+        return replace(best, feedback=f"{best.feedback} (any of these is right: {', '.join(example.targets)})")
+
     def render(self, prompt: Prompt, example: Example) -> tuple[Message, ...]:
         """Return the chat messages that `prompt` becomes for `example`."""
         return template.render(prompt, example.inputs, self.input_column)
@@ -147,13 +166,15 @@ class Task:
         """Return this task with every target taken out: the view where no labels are to be used."""
         if all(example.target is None for example in (*self.train, *self.dev, *self.test)):
             return self  # its labels, if it has any, were declared
-        train, dev, test = (tuple(replace(e, target=None) for e in s) for s in (self.train, self.dev, self.test))
+        train, dev, test = (
+            tuple(replace(e, target=None, also_right=()) for e in s) for s in (self.train, self.dev, self.test)
+        )
         return replace(self, train=train, dev=dev, test=test, labels=(), verbalizers={})
 
 
 def _few_targets(examples: Sequence[Example]) -> tuple[str, ...]:
     """Return the distinct targets, sorted, where they look like labels: each stands twice on average."""
-    targets = [target for example in reversed(examples) if (target := (example.target or "").strip())]
+    targets = [text for example in reversed(examples) for target in example.targets if (text := target.strip())]
     distinct = {target.casefold(): target for target in targets}
     is_closed = 2 <= len(distinct) <= _MOST_LABELS and 2 * len(distinct) <= len(examples)
     return tuple(sorted(distinct.values())) if is_closed else ()

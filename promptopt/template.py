@@ -3,14 +3,14 @@
 Placeholders: `{{column}}` is strict (an unknown column is an error), `{column}` is lenient (literal
 unless it names a column); a backslash before either makes it literal. Double braces whose text starts
 with neither a letter, a digit nor an underscore, such as `{{"a": 1}}`, are literal unless they name a
-column. A line `system:` or `user:` starts a part. `<!-- keep -->`...`<!-- /keep -->` marks text that
-candidates must carry verbatim.
+column. A line `system:`, `user:` or `assistant:` starts a part; a backslash before it makes it text.
+`<!-- keep -->`...`<!-- /keep -->` marks text that candidates must carry verbatim.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from promptopt.errors import ConfigError
 from promptopt.types import KEEP_MARK, Demo, Message, Prompt
@@ -18,10 +18,13 @@ from promptopt.types import KEEP_MARK, Demo, Message, Prompt
 _SLOT = re.compile(r"(\\?)(?:\{\{([^{}\n]+)\}\}|\{([^{}\n]+)\})")
 _WORD = re.compile(r"\w")
 _FIELD = re.compile(r"\{(\w+)\}")
-_PART = re.compile(r"^(system|user):[ \t]*$", re.MULTILINE)
+_PART = re.compile(r"^(system|user|assistant):[ \t]*$", re.MULTILINE)
+_ESCAPED_PART = re.compile(r"^\\(\\*(?:system|user|assistant):[ \t]*)$", re.MULTILINE)
+_LIKE_PART = re.compile(r"\\*(?:system|user|assistant):[ \t]*")
 # The same with the blank lines around it, and the keep marks on it, which are taken off before parts are found.
 _PART_LINE = re.compile(
-    r"(?:(?<!\n)\n+)?^(?:<!-- /?keep -->)*(?:system|user):[ \t]*(?:<!-- /?keep -->[ \t]*)*$\n*", re.MULTILINE
+    r"(?:(?<!\n)\n+)?^(?:<!-- /?keep -->)*(?:system|user|assistant):[ \t]*(?:<!-- /?keep -->[ \t]*)*$\n*",
+    re.MULTILINE,
 )
 _KEPT = re.compile(r"<!-- keep -->(.*?)<!-- /keep -->", re.DOTALL)
 _BRACE = re.compile(r"[{}\\]")
@@ -67,6 +70,18 @@ def kept(text: str) -> tuple[str, ...]:
             "keep marks are unbalanced; write <!-- keep --> before and <!-- /keep --> after each passage"
         )
     return tuple(_KEPT.findall(text))
+
+
+def jinja_tag(text: str) -> tuple[int, str] | None:
+    """Return where the first Jinja tag of `text` stands, and why it is refused; None = there is none."""
+    for start, end in (("{%", "%}"), ("{#", "#}")):
+        position = text.find(start)
+        if position >= 0 and text.find(end, position) >= 0:
+            return position, (
+                f"template tag {start} ... {end}; only {{{{column}}}} works, support for Jinja tags comes "
+                "later; take it out, or render that part of the prompt beforehand"
+            )
+    return None
 
 
 def segments(instruction: str, columns: Collection[str]) -> list[tuple[str, bool]]:
@@ -132,52 +147,124 @@ def prefixed(instruction: str, text: str) -> str:
 
 
 def parts(instruction: str) -> tuple[Message, ...]:
-    """Split an instruction into its `system:` and `user:` parts; none named = one part without a role.
+    """Split an instruction into its parts: system:, then user: and assistant: in turn; none = one without a role.
 
     The role of an unnamed single part is "", since it depends on where the input goes. Where text stands
     before the first such line, it starts no part: the lines are text (dialogues within a prompt).
 
     Raises:
-        ConfigError: a part is named twice, or user: stands before system:.
+        ConfigError: the parts are out of order, or one between the first and the last holds no text.
     """
+    heads, texts = _cut(instruction)
+    if not heads:
+        return (Message("", instruction.strip()),)
+    fault = _fault(heads, texts)
+    if fault is not None:
+        raise ConfigError(fault[1])
+    return tuple(Message(head.group(1), text) for head, text in zip(heads, texts, strict=True))
+
+
+def faulty_heading(instruction: str) -> int:
+    """Return where the heading stands that `parts` complains of; 0 if it does not complain."""
+    heads, texts = _cut(instruction)
+    fault = _fault(heads, texts)
+    return 0 if fault is None else heads[fault[0]].start()
+
+
+def escape_headings(text: str) -> str:
+    """Return the text of a message with a backslash before each line that would start a part."""
+    lines = text.split("\n")
+    is_head = [_LIKE_PART.fullmatch(KEEP_MARK.sub("", line)) is not None for line in lines]
+    return "\n".join(f"\\{line}" if like else line for line, like in zip(lines, is_head, strict=True))
+
+
+def _cut(instruction: str) -> tuple[list[re.Match[str]], list[str]]:
+    """Return the headings of an instruction, and the text below each; none if text stands above them."""
     heads = list(_PART.finditer(instruction))
     if not heads or instruction[: heads[0].start()].strip():
-        return (Message("", instruction.strip()),)
-    roles = [head.group(1) for head in heads]
-    if roles not in (["system"], ["user"], ["system", "user"]):
-        raise ConfigError(
-            f"parts {', '.join(roles)}; a prompt has at most one system: part, then one user: part; "
-            "indent a line that is meant as text"
-        )
+        return [], []
     ends = [head.start() for head in heads[1:]] + [len(instruction)]
-    return tuple(
-        Message(role, instruction[head.end() : end].strip())
-        for role, head, end in zip(roles, heads, ends, strict=True)
-    )
+    texts = [instruction[head.end() : end].strip() for head, end in zip(heads, ends, strict=True)]
+    return heads, [_ESCAPED_PART.sub(r"\1", text) for text in texts]
+
+
+_AFTER = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",)}
+
+
+def _fault(heads: Sequence[re.Match[str]], texts: Sequence[str]) -> tuple[int, str] | None:
+    """Return the index of the first heading that is wrong, and why; None if all are right."""
+    roles = [head.group(1) for head in heads]
+    wrong = [i for i, role in enumerate(roles) if role not in _AFTER[roles[i - 1] if i else ""]]
+    if not wrong and roles[-1:] == ["assistant"]:
+        wrong = [len(roles) - 1]
+    if wrong:
+        return wrong[0], (
+            f"parts {', '.join(roles)}; a prompt has at most one system: part, then user: and assistant: parts in "
+            "turn, the last of them user:; indent a line that is meant as text, or write a backslash before it"
+        )
+    if "assistant" in roles:
+        empty = [i for i in range(len(roles) - 1) if roles[i] != "system" and not texts[i]]
+        if empty:
+            return empty[0], f"part {empty[0] + 1}, {roles[empty[0]]}:, is empty; write what is said there"
+    return None
 
 
 def render(prompt: Prompt, inputs: Mapping[str, str], input_column: str) -> tuple[Message, ...]:
     """Return the chat messages for one example.
 
     Without a placeholder the instruction is the system message and `inputs[input_column]` the user
-    message. Demonstrations end the system message; in a prompt with no system message they stand
-    before the paragraph of the first placeholder. A system message that would be empty is left out, since
-    providers refuse such.
+    message; in a conversation it ends the last user message. Demonstrations end the system message; in a
+    prompt with no system message they stand before the paragraph of the first placeholder of the last user
+    message. A system message that would be empty is left out, since providers refuse such.
     """
-    sections = parts(KEEP_MARK.sub("", prompt.instruction))
+    instruction = KEEP_MARK.sub("", prompt.instruction)
     demos = "\n\n".join(render_demo(demo) for demo in prompt.demos)
+    question = inputs[input_column] if inputs else ""  # an example may be images alone
+    return _messages(instruction, inputs, question, demos, lambda text: fill(text, inputs))
+
+
+def unfilled(prompt: Prompt, columns: Collection[str], input_column: str) -> tuple[Message, ...]:
+    """Return the messages that `render` fills: with placeholders, also where the input goes, and demonstrations.
+
+    Keep marks stay where none stands on a heading.
+    """
+    instruction = KEEP_MARK.sub("", prompt.instruction)
+    if len(_cut(prompt.instruction)[0]) == len(_cut(instruction)[0]):
+        instruction = prompt.instruction
+    demos = "\n\n".join(_escaped(render_demo(demo), columns) for demo in prompt.demos)
+    return _messages(instruction, columns, f"{{{{{input_column}}}}}", demos, lambda text: text)
+
+
+def _escaped(text: str, columns: Collection[str]) -> str:
+    """Return `text` with a backslash before all that would be a placeholder, or the escape of one."""
+    return _SLOT.sub(lambda match: f"\\{match.group()}" if _is_slot(match, columns) else match.group(), text)
+
+
+def _messages(
+    instruction: str, columns: Collection[str], question: str, demos: str, filled: Callable[[str], str]
+) -> tuple[Message, ...]:
+    """Return the messages of an instruction; `question` stands where the input goes that no placeholder shows."""
+    sections = parts(instruction)
     system = next((part.content for part in sections if part.role == "system"), None)
-    user = next((part.content for part in sections if part.role in ("user", "")), None)
-    if needs_input(prompt.instruction, inputs) or user is None:
-        instruction = "\n\n".join(text for text in (system, user) if text)
-        content = _join(fill(instruction, inputs), demos)
-        question = Message("user", inputs[input_column])
-        return (Message("system", content), question) if content else (question,)
+    *turns, last = [part for part in sections if part.role != "system"] or [Message("", "")]
+    asks = not any(placeholders(part.content, columns) for part in sections if part.role != "system")
+    if asks and not turns:
+        content = _join(filled("\n\n".join(text for text in (system, last.content) if text)), demos)
+        return (*_system(content), Message("user", question))
+    head = () if system is None else _system(_join(filled(system), demos))
+    said = tuple(Message(turn.role, filled(turn.content)) for turn in turns)
     if system is not None:
-        content, question = _join(fill(system, inputs), demos), Message("user", fill(user, inputs))
-        return (Message("system", content), question) if content else (question,)
-    before, question_text = _split_before_placeholder(user, inputs)
-    return (Message("user", _join(fill(before, inputs), demos, fill(question_text, inputs))),)
+        asked = [filled(last.content)]
+    elif placeholders(last.content, columns):
+        before, question_text = _split_before_placeholder(last.content, columns)
+        asked = [filled(before), demos, filled(question_text)]
+    else:
+        asked = [demos, filled(last.content)]
+    return (*head, *said, Message("user", _join(*asked, question if asks else "")))
+
+
+def _system(content: str) -> tuple[Message, ...]:
+    return (Message("system", content),) if content else ()
 
 
 def needs_input(instruction: str, columns: Collection[str]) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ KEEP_MARK = re.compile(r"<!-- /?keep -->")
 def digest(*parts: object) -> str:
     """Return 32 hex digits that identify `parts`, which must be serialisable as JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return digest_of_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def digest_of_bytes(raw: bytes) -> str:
+    """Return 32 hex digits that identify `raw`."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
 class Message(NamedTuple):
@@ -78,13 +84,56 @@ class Candidate:
         return self.prompt.id
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image of an example; two with the same identity are the same image.
+
+    Args:
+        identity: digest of its bytes, or its address on the web.
+        kind: media type; "" = on the web, not looked at.
+        source: absolute path of the file, data URL, or address; never journaled.
+    """
+
+    identity: str
+    kind: str
+    source: str = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What the image is called for readers: the last part of its path or address."""
+        return "data URL" if self.source.startswith("data:") else PurePath(self.source).name
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is read from a file when it is sent."""
+        return self.kind != "" and not self.source.startswith("data:")
+
+
 @dataclass(frozen=True)
 class Example:
-    """One row of data: an id, its input columns as text, and the target (None = no label)."""
+    """One row of data: an id, its input columns as text, and the target (None = no label).
+
+    `also_right` are further targets: an answer that is right for any of them is right. `images` are shown to the
+    task model with the user message.
+    """
 
     id: str
     inputs: Mapping[str, str] = field(hash=False)
     target: str | None = None
+    also_right: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """All that tells this row from others, to be digested; as ever where it has one target and no images."""
+        more = (self.also_right,) if self.also_right else ()
+        images = (["images", *(image.identity for image in self.images)],) if self.images else ()
+        return self.id, dict(self.inputs), self.target, *more, *images
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All that is right, the target first; () = no label."""
+        return () if self.target is None else (self.target, *self.also_right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +209,7 @@ class Request:
         sample: tells apart repeated draws of the same request; "" where answers are not sampled.
         is_embedding: ask for the vector of each message instead of a reply; the answer is a JSON list of them.
         options: further settings of the provider by name, sorted; values as JSON.
+        images: go with the last user message, before its text.
     """
 
     model: str
@@ -171,6 +221,7 @@ class Request:
     sample: str = ""
     is_embedding: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    images: tuple[Image, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -178,7 +229,8 @@ class Request:
         settings = (self.max_tokens, self.temperature, self.top_logprobs, self.api_base, self.sample)
         kind = ("embedding",) if self.is_embedding else ()
         options = (self.options,) if self.options else ()
-        return digest(self.model, self.messages, settings, *kind, *options)
+        images = (["images", *(image.identity for image in self.images)],) if self.images else ()
+        return digest(self.model, self.messages, settings, *kind, *options, *images)
 
 
 @dataclass(frozen=True)

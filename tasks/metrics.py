@@ -164,11 +164,13 @@ class FunctionMetric:
         name: as the user gave it, `path.py:function`.
         function: returns a number in [0, 1], (number, feedback) or a Score.
         digest: of the file's text, so that a changed metric can be told from the old one.
+        reads_all_targets: the function is called once, also where several targets are right.
     """
 
     name: str
     function: Callable[[str, Example], object]
     digest: str
+    reads_all_targets: bool = True
 
     def score(self, reply: str, example: Example) -> Score:
         """Return what the user's function says of `reply`.

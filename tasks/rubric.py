@@ -80,7 +80,8 @@ class Rubric:
         """Return what the judge is asked: the principles, the inputs, the target as a reference, the reply."""
         parts = {"Input:": render_inputs(list(example.inputs.items())) if example.inputs else ""}
         if example.target is not None:
-            parts["Reference (a right answer; another one may be as good):"] = example.target
+            named = "a right answer; another" if not example.also_right else "each is a right answer; another"
+            parts[f"Reference ({named} one may be as good):"] = "\n".join(example.targets)
         parts["Reply:"] = reply
         shown = {heading: text for heading, text in parts.items() if text}
         mark = _mark(list(shown.values()))

@@ -126,7 +126,7 @@ def rows(*lines: str, header: str = "item,target", n: int = 60) -> str:
 def check_refused(case: Wrong, run: Runner, folder: Path, endpoint: tuple[str, list[str]]) -> None:
     """Assert that a wrong use ends with status 2 and one message, and that nothing was spent."""
     address, requests = endpoint
-    _write(folder / "prompt.md", case.prompt)
+    _write(folder / (case.prompt_path if case.prompt_path.startswith("prompt.") else "prompt.md"), case.prompt)
     _write(folder / (case.data_path if case.data is not None else "data.csv"), case.data or rows())
     words = case.words.replace("ENDPOINT", address).split()
     out = () if "--out" in words else ("--out", "here")

@@ -211,10 +211,15 @@ WRONG = [
     ("d.csv", 'input,target\n"a"b,1\n', "2", "broken CSV"),
     ("d.csv", "input,input,target\na,b,c\n", "1", "column 'input' stands twice in the header; rename one"),
     ("d.csv", "input,,target\na,b,c\n", "1", "column 2 has no name in the header; name every column"),
-    ("d.csv", "input;target\na;b\n", "1", "separated by ';'; save the file with commas"),
+    ("d.csv", "input;target|x\na;b\n", "1", "may be separated by ';' and '|'; save the file with commas"),
     ("d.csv", "input,target\na,\n", "2", "target 'target' is empty"),
     ("d.csv", "input,target\n" + "a" * 10_000_001 + ",1\n", "2", "more than 10000000 characters; shorten it"),
-    ("d.xlsx", "x", "", "files in '.xlsx' are not supported; use .jsonl or .csv"),
+    (
+        "d.xlsx",
+        "x",
+        "",
+        "files in '.xlsx' are not supported; use .jsonl, .json, .csv, .tsv or .parquet; export the sheet",
+    ),
     ("data", "x", "", "files in 'nothing' are not supported"),
 ]
 
@@ -236,7 +241,9 @@ def test_wrong_files_are_refused_with_line_and_remedy(
 def test_undecodable_bytes_are_named_by_position(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_bytes("input,target\nn,1\ncaf\xe9,2\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"d\.csv:3: byte 0xe9 at position 20 is not UTF-8; save"):
+    with pytest.raises(
+        ConfigError, match=r"d\.csv:3: byte 0xe9 at position 20 is not UTF-8 \(in Windows-1252 it is 'é'\); save"
+    ):
         data.load(path, seed=0)
 
 
@@ -253,7 +260,7 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
         data.load(path, seed=0)
     (path / "dev.jsonl").unlink()
     with pytest.raises(
-        ConfigError, match=r"no dev\.jsonl or dev\.csv \(the folder holds test\.jsonl, train\.jsonl\); add"
+        ConfigError, match=r"no dev\.jsonl \(nor .*; the folder holds test\.jsonl, train\.jsonl\); add"
     ):
         data.load(path, seed=0)
     write(path / "dev.jsonl", '{"text": "b", "target": "1"}')

@@ -14,7 +14,21 @@ import promptopt
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
-    1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "agreement", "option"},
+    1: {
+        "template",
+        "task",
+        "promptfile",
+        "chatfile",
+        "decoding",
+        "image",
+        "tables",
+        "data",
+        "journal",
+        "ledger",
+        "stats",
+        "agreement",
+        "option",
+    },
     2: {"providers", "gateway", "simulator", "protocol"},
     3: {
         "gate",
@@ -65,7 +79,7 @@ FLOORS = {
     },
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "numpy", "scipy", "yaml", "rich")
+HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "polars", "pyarrow", "numpy", "scipy", "yaml", "rich")
 
 
 def modules() -> list[tuple[str, Path]]:

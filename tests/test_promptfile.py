@@ -161,8 +161,11 @@ def test_empty_text_is_refused() -> None:
     ("content", "said"),
     [
         (b"", "is empty; write"),
-        (b"ok\n\xff", ":2: byte 0xff at position 3 is not UTF-8; save the file as UTF-8"),
-        ("text".encode("utf-16"), "binary or UTF-16; save it as UTF-8"),
+        (
+            b"ok\n\xff",
+            ":2: byte 0xff at position 3 is not UTF-8 (in Windows-1252 it is 'ÿ'); save the file as UTF-8",
+        ),
+        ("text".encode("utf-16-le"), "binary or UTF-16; save it as UTF-8"),
         (b"a" * (MAX_BYTES + 1), "at most 1000000. Is it the data?"),
     ],
 )

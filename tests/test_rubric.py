@@ -136,6 +136,9 @@ def test_the_judge_is_shown_principles_inputs_reference_and_reply() -> None:
         assert re.search(rf"(=====\w+=====)\n{re.escape(part)}\n\1\n", text)
     assert "Reference" not in shown("Use lemon.", Example("e2", {"question": "Why?"}))
     assert "Input:" not in shown("Use lemon.", Example("e3", {}))
+    both = Example("e5", {"question": "Why?"}, "Lime.", also_right=("Scale.",))
+    assert "each is a right answer" in shown("x", both)
+    assert "\nLime.\nScale.\n" in shown("x", both)
     assert "a: 1\nb: 2\n" in shown("x", Example("e4", {"a": "1", "b": "2"}))
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 _KEPT = re.compile(r"<!-- keep -->.*?<!-- /keep -->", re.DOTALL)
 _MARK = re.compile(r"\ue000(\d+)\ue001")
-_PART = re.compile(r"^(?:system|user):[ \t]*$")
+_PART = re.compile(r"^(?:system|user|assistant):[ \t]*$")
 _SLOT = re.compile(r"\{\{?[\w .\-]+\}\}?|\ue000")
 _STRUCTURE = re.compile(r"\{|\}|</?[A-Za-z][\w-]*>|```|\[\[|####|\\boxed|\ue000")
 _SPLIT = re.compile(r"((?<=[.!?])[ \t]+)")

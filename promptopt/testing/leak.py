@@ -30,8 +30,7 @@ class Leaks:
         self._ids: dict[_Run, str] = {}
         for example in forbidden:
             signs = [run for text in example.inputs.values() for run in _signs(text, shared)]
-            if len(example.target or "") >= _TELLING:
-                signs.append(_words(example.target or ""))
+            signs += [_words(target) for target in example.targets if len(target) >= _TELLING]
             self._ids |= {run: example.id for run in signs if run not in shared}
 
     @property
@@ -51,7 +50,7 @@ def texts_of(examples: Iterable[Example]) -> Iterator[str]:
     """Yield the inputs and targets of examples."""
     for example in examples:
         yield from example.inputs.values()
-        yield example.target or ""
+        yield from example.targets
 
 
 def _signs(text: str, shared: set[_Run]) -> list[_Run]:
