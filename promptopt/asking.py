@@ -41,6 +41,7 @@ class Cell:
         key: identity of the answer behind it.
         cause: why a request that its own candidate spoiled scored 0; None = it was answered.
         logprobs: (token, natural log-probability) of the reply's first token; None = not asked for or given.
+        rating_keys: identities of the judge's answers behind the score; () = no judge gave it.
     """
 
     key: bytes
@@ -48,6 +49,7 @@ class Cell:
     output: str | None
     cause: str | None = None
     logprobs: tuple[tuple[str, float], ...] | None = None
+    rating_keys: tuple[bytes, ...] = ()
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from promptopt.cli_judge import judge_check
 from promptopt.cli_options import (
     AnswerPattern,
     ApiBase,
@@ -148,6 +149,7 @@ def evaluate(
     prompt_file: PromptFile,
     data: Data,
     model: Model,
+    judge_model: JudgeModel = None,
     split: Annotated[str, typer.Option(help="train, dev, test or all")] = "test",
     examples: Annotated[int | None, typer.Option(help="a random sample of so many, by seed")] = None,
     metric: Metric = None,
@@ -194,6 +196,7 @@ def evaluate(
     settings = configs.Settings(
         model=model,
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
+        judge_model=judge_model,
         model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
         api_base=api_base,
         price_in=None if price_in is None else configs.number(price_in, "--price-in"),
@@ -301,6 +304,9 @@ def simulate(
         max_seconds=max_seconds,
     )
     server.run_server(options, () if data is None else config.load_examples(data, target=target), _print_now)
+
+
+app.command("judge-check")(judge_check)
 
 
 @app.command()

@@ -217,7 +217,8 @@ def load_task(
         source: data file (.jsonl, .json, .csv, .tsv, .parquet), folder with train, dev and test files, name of a
             bundled or installed task, `path.py:Name` or `package.module:Name` (a Task, or a function that returns
             one); or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
-        metric: name, `auto` (picked by the targets), `none` (no scores) or `path.py:function`.
+        metric: name, `auto` (picked by the targets), `none` (no scores), `judge:FILE.md` or
+            `path.py:function`.
         target: column of the targets, or several ("a,b") that make a target object; rows may lack it where nothing
             needs them. A list of texts or numbers in it means that any of them is right.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the

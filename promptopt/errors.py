@@ -10,7 +10,8 @@ PromptoptError
 │   │   └── ConnectionLost refused, reset, not resolved                                (ConnectionError)
 │   ├── CallRefused        this one call can never succeed: bad request
 │   │   ├── ContextTooLong the prompt does not fit into the model's context
-│   │   └── ContentRefused the provider's content filter stopped it
+│   │   ├── ContentRefused the provider's content filter stopped it
+│   │   └── RatingUnread   a judge rated nothing that can be read, though asked twice
 │   ├── RunRefused         no call can succeed: key, model name or quota               (PermissionError)
 │   │   └── ImageChanged   an image file is not the one that the run began with
 │   ├── TooManyMissing     so many answers are missing that no decision is sound
@@ -80,6 +81,10 @@ class ContextTooLong(CallRefused):
 
 class ContentRefused(CallRefused):
     """A content filter of the provider stopped the request or its answer."""
+
+
+class RatingUnread(CallRefused):
+    """A judge's rating of a reply could not be read, nor the one that it was asked for instead."""
 
 
 class RunRefused(ProviderError, PermissionError):

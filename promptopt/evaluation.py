@@ -1,7 +1,8 @@
 """How cells are made: by one call each, or by the task's own function, and scored by its metric.
 
-A *cell* is one candidate on one example. A cell whose answer was already charged to a branch is free
-in it. A failed call leaves its cell missing; it is asked again, and never counts as a score of 0.
+A *cell* is one candidate on one example. A cell whose answer, and rating where a judge gives the scores, was
+already charged to a branch is free in it. A failed call leaves its cell missing; it is asked again, and never
+counts as a score of 0.
 """
 
 from __future__ import annotations
@@ -28,8 +29,19 @@ from promptopt.errors import (
 from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
 from promptopt.providers import ModelSpec
+from promptopt.rating import Rating, rate_all, worst_rating
 from promptopt.task import UNSCORED, Task
-from promptopt.types import Candidate, Example, Message, Prompt, Request, Response, Score, digest
+from promptopt.types import (
+    Candidate,
+    Example,
+    JudgedMetric,
+    Message,
+    Prompt,
+    Request,
+    Response,
+    Score,
+    digest,
+)
 
 # Above this share of missing cells in a batch (and above one), comparisons are not sound and the run ends.
 MAX_MISSING = 0.1
@@ -76,7 +88,7 @@ def _ids(pair: tuple[Candidate, Example]) -> tuple[str, str]:
 
 def _is_free(state: RunState, lease: Lease, pair: tuple[Candidate, Example]) -> bool:
     cell = state.cells.get(_ids(pair))
-    return cell is not None and lease.has(cell.key)
+    return cell is not None and all(map(lease.has, (cell.key, *cell.rating_keys)))
 
 
 def _check_missing(causes: Sequence[ProviderError], n_cells: int) -> None:
@@ -92,17 +104,35 @@ def _check_missing(causes: Sequence[ProviderError], n_cells: int) -> None:
 async def _fill_by_call(
     state: RunState, lease: Lease, place: str, pairs: Sequence[tuple[Candidate, Example]]
 ) -> dict[tuple[str, str], Gap]:
-    """Evaluate cells that are one call each; return those whose call gave an error."""
+    """Evaluate cells that are one call each, and a rating where a judge scores; return those that are missing."""
     calls = [cell_call(state, candidate, example) for candidate, example in pairs]
     new = {call.key for call in calls if not lease.has(call.key) and call.key not in state.refused}
-    await lease.require(Amount(calls=len(new)))
-    outcomes = await ask_all(state, lease, place, calls)
+    metric = state.task.judged
+    await lease.require(Amount(calls=len(new) + (0 if metric is None else len(pairs))))
+    worst = (
+        []
+        if metric is None
+        else [_worst_cell(state, lease, metric, *row) for row in zip(calls, pairs, strict=True)]
+    )
     gaps: dict[tuple[str, str], Gap] = {}
-    for pair, call, outcome in zip(pairs, calls, outcomes, strict=True):
-        _store(state, lease, pair, call.key, outcome)
-        if isinstance(outcome, ProviderError):
-            gaps[_ids(pair)] = (call.key, outcome)
+    start = 0
+    while start < len(pairs):
+        n = len(pairs) if metric is None else await lease.prefix(worst[start:])
+        wave = slice(start, start + n)
+        outcomes = await ask_all(state, lease, place, calls[wave])
+        keys = [call.key for call in calls[wave]]
+        gaps |= await _store_all(state, lease, place, list(zip(pairs[wave], keys, outcomes, strict=True)))
+        start += n
     return gaps
+
+
+def _worst_cell(
+    state: RunState, lease: Lease, metric: JudgedMetric, call: Call, pair: tuple[Candidate, Example]
+) -> Amount:
+    """Return the most that a rated cell can take, so that no answer is paid for which its rating does not fit."""
+    spec = state.models["task"]
+    rating = worst_rating(metric, state.models["judge"], pair[1], spec.max_tokens)
+    return rating if lease.has(call.key) else spec.worst_case(call.request).plus(rating)
 
 
 def cell_call(state: RunState, candidate: Candidate, example: Example) -> Call:
@@ -117,12 +147,45 @@ def task_request(task: Task, spec: ModelSpec, prompt: Prompt, example: Example, 
     return replace(request, images=example.images) if example.images else request
 
 
+async def _store_all(
+    state: RunState,
+    lease: Lease,
+    place: str,
+    rows: Sequence[tuple[tuple[Candidate, Example], bytes, Response | ProviderError | str]],
+) -> dict[tuple[str, str], Gap]:
+    """Score outcomes, by the judge where it gives the scores, and keep their cells; return the gaps."""
+    ratings: dict[int, Rating] = {}
+    if state.task.judged is not None:
+        texts = [_answer_text(outcome) for _, _, outcome in rows]
+        shown = {i: (text, rows[i][0][1]) for i, text in enumerate(texts) if text is not None}
+        found = await rate_all(state, lease, place, state.task.judged, list(shown.values()))
+        ratings = dict(zip(shown, found, strict=True))
+    gaps: dict[tuple[str, str], Gap] = {}
+    for i, (pair, key, outcome) in enumerate(rows):
+        rating = ratings.get(i)
+        if isinstance(outcome, ProviderError):
+            gaps[_ids(pair)] = (key, outcome)
+        elif rating is not None and rating.error is not None:
+            gaps[_ids(pair)] = (rating.gap, rating.error)
+            continue
+        _store(state, lease, pair, key, outcome, rating)
+    return gaps
+
+
+def _answer_text(outcome: Response | ProviderError | str) -> str | None:
+    """Return the reply that a judge is to rate; None = there is none."""
+    if isinstance(outcome, Response):
+        return None if outcome.finish_reason == "content_filter" else outcome.text
+    return outcome if isinstance(outcome, str) else None
+
+
 def _store(
     state: RunState,
     lease: Lease,
     pair: tuple[Candidate, Example],
     key: bytes,
     outcome: Response | ProviderError | str,
+    rating: Rating | None,
 ) -> None:
     """Score an outcome and keep its cell; an error that its own candidate did not cause leaves it missing."""
     candidate, example = pair
@@ -141,12 +204,14 @@ def _store(
     is_scored = state.task.is_scored
     if cause:
         score = Score(0.0 if is_scored else math.nan, cause, is_parsed=False)
+    elif rating is not None and rating.score is not None:
+        score = _checked(state.task, rating.score, example)
     else:
         score = judge_reply(state.task, output or "", example)
     if _ids(pair) not in state.cells:
         state.n_unparsed += not score.is_parsed
         logprobs = outcome.logprobs if isinstance(outcome, Response) else None
-        state.keep(_ids(pair), Cell(key, score, output, cause, logprobs))
+        state.keep(_ids(pair), Cell(key, score, output, cause, logprobs, rating.keys if rating else ()))
         state.journal.add_evaluation(
             *(candidate.id, example.id, 0),
             value=score.value if is_scored else None,
@@ -171,6 +236,11 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
         raise TaskError(
             f"metric {task.metric.name!r} raised on example {example.id!r}: {type(error).__name__}: {error}"
         ) from error
+    return _checked(task, score, example)
+
+
+def _checked(task: Task, score: Score, example: Example) -> Score:
+    """Return `score`; raise TaskError if its value lies where the task's scores do not."""
     if task.is_scored != (0 <= score.value <= 1):  # NaN lies in no interval
         raise TaskError(
             f"metric {task.metric.name!r} gave {score.value} on example {example.id!r}; scores lie in "
@@ -185,23 +255,23 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
 async def _fill_by_function(
     state: RunState, lease: Lease, place: str, pairs: Sequence[tuple[Candidate, Example]]
 ) -> dict[tuple[str, str], Gap]:
-    """Evaluate cells by the task's own function; return those whose calls gave an error."""
+    """Evaluate cells by the task's own function; return those whose calls, or ratings, gave an error."""
     gaps: dict[tuple[str, str], Gap] = {}
     known = gaps_at(state, place)
     # All or nothing: calls of one function that run at once must not compete for the last of a budget.
-    await lease.require(Amount(calls=len(pairs) * state.task.calls_per_example))
+    n_calls = state.task.calls_per_example + state.task.calls_per_score - 1
+    await lease.require(Amount(calls=len(pairs) * n_calls))
     for start in range(0, len(pairs), _MAX_THREADS):
         chunk = pairs[start : start + _MAX_THREADS]
         outcomes = await _predict_all(state, lease, f"{place}/{start}", chunk, known)
         fatal = [o for o in outcomes if isinstance(o, BaseException) and not leaves_a_gap(o)]
         if fatal:
             raise fatal[0]
-        for pair, outcome in zip(chunk, outcomes, strict=True):
-            key = predict_key(pair)
-            _store(state, lease, pair, key, outcome)  # type: ignore[arg-type]
-            if isinstance(outcome, ProviderError):
-                gaps[_ids(pair)] = (key, outcome)
-            else:
+        keys = list(map(predict_key, chunk))
+        rows = list(zip(chunk, keys, outcomes, strict=True))
+        gaps |= await _store_all(state, lease, place, rows)  # type: ignore[arg-type]
+        for key, outcome in zip(keys, outcomes, strict=True):
+            if not isinstance(outcome, ProviderError):
                 lease.settle(key, Amount(), Amount())
     return gaps
 

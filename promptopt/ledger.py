@@ -185,14 +185,29 @@ class Lease:
             Interrupted: the user asked to stop.
         """
         await self.require(worst_cases[0])
+        n, total = self._prefix(worst_cases)
+        self._held = self._held.plus(total)
+        return n
+
+    async def prefix(self, worst_cases: Sequence[Amount]) -> int:
+        """Return how many of `worst_cases`, at least 1, fit together from the first on; nothing is held.
+
+        Raises:
+            BudgetExhausted: not even the first fits.
+            Interrupted: the user asked to stop.
+        """
+        await self.require(worst_cases[0])
+        return self._prefix(worst_cases)[0]
+
+    def _prefix(self, amounts: Sequence[Amount]) -> tuple[int, Amount]:
+        """Return the length and the sum of the longest prefix that fits."""
         n, total, available = 0, Amount(), self.available
-        for amount in worst_cases:
+        for amount in amounts:
             grown = total.plus(amount.exact())
             if not grown.fits(available):
                 break
             n, total = n + 1, grown
-        self._held = self._held.plus(total)
-        return n
+        return n, total
 
     def settle(self, key: bytes, worst_case: Amount, actual: Amount | None) -> None:
         """Release a held worst case and charge what the answer really took; None = no answer came."""

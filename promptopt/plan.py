@@ -144,10 +144,16 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
             f"no scores: the proof asks {models['judge'].name} as a judge which answers are better; a judge is a "
             "model, no ground truth"
         )
+    if task.judged is not None:
+        said.append(
+            f"metric {task.metric.name}: {models['judge'].name} rates each answer, one more call; a judge is a "
+            "model, no ground truth: promptopt judge-check measures it against labels of yours"
+        )
     search_limit = limit.minus(proof_reserve)
     search_calls = sizing.search_calls(search_limit)
-    task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_task, search_calls, said)
-    search_calls -= gate_reserve.calls
+    task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_cell, search_calls, said)
+    n_gate = gate_reserve.calls // task.calls_per_score
+    search_calls -= n_gate
     if models["task"].is_noisy:
         said.append(f"{models['task'].name} takes no temperature 0: its answers count as noisy")
     return Plan(
@@ -164,8 +170,8 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         gate_reserve=gate_reserve,
         search_calls=search_calls,
         max_prompt_tokens=max_prompt_tokens,
-        forecast=sizing.forecast(limit, search_calls, (n_proof, len(spare)), gate_reserve.calls),
-        concurrency=_concurrency(settings.concurrency, search_limit, sizing.worst_task, said),
+        forecast=sizing.forecast(limit, search_calls, (n_proof, len(spare)), n_gate),
+        concurrency=_concurrency(settings.concurrency, search_limit, sizing.worst_cell, said),
         notes=tuple(said),
         data_digest=data_digest,
     )
@@ -203,9 +209,10 @@ def _label_free() -> str:
 
 
 def _needs(optimizer: registry.Optimizer, task: Task, settings: Settings) -> frozenset[str]:
-    """Return what the run needs or can use: the strategy's needs, and a judge for a proof without scores."""
+    """Return what the run needs or can use: the strategy's needs, and a judge for scores, or a proof without."""
     has_proof = bool(task.test) and settings.proof_examples != 0
-    judge = frozenset({"judge"} if has_proof and not task.is_scored else ())
+    is_judged = task.judged is not None or (has_proof and not task.is_scored)
+    judge = frozenset({"judge"} if is_judged else ())
     return registry.uses(optimizer) | judge
 
 

@@ -27,10 +27,11 @@ from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop, limit_of
 from promptopt.plan import model_identity
 from promptopt.providers import ModelSpec, Transport
+from promptopt.rating import worst_rating
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
 from promptopt.roles import check_images, find_models
 from promptopt.run import make_transports
-from promptopt.sizing import ANSWER_WORDS
+from promptopt.sizing import ANSWER_WORDS, RATING_WORDS
 from promptopt.task import Task
 from promptopt.types import Candidate, Example, digest
 
@@ -71,7 +72,7 @@ class Evaluation:
         missing: examples without an answer; they count in nothing.
         spend: answers used, with what they cost when they were paid.
         paid_calls: answers that were bought now; the others lay in the journal.
-        per_call: means of an answer: input_tokens, output_tokens, cost_usd (None = a price is unknown).
+        per_call: means of an answer, ratings aside: input_tokens, output_tokens, cost_usd (None = unknown price).
         failures: in the order of the data.
         duration_s: seconds of this session.
     """
@@ -141,7 +142,8 @@ class Evaluating:
         self.task, self.settings, self.split = task, settings, split
         self.examples = _drawn(task, split, n_examples, settings.seed)
         _check_scored(task, self.examples)
-        self.models = find_models(settings, frozenset(), ("task",))
+        needs = frozenset() if task.judged is None else frozenset({"judge"})
+        self.models = find_models(settings, needs, ("task",))
         self.notes = (*notes, *check_images(task, self.models))
         self.folder = settings.out or folder.new_folder(f"{task.name}-evaluate")
         self.stop = Stop()
@@ -157,7 +159,7 @@ class Evaluating:
     @property
     def n_calls(self) -> int:
         """The most calls that it takes."""
-        return self.task.calls_per_example * len(self.examples)
+        return (self.task.calls_per_example + self.task.calls_per_score - 1) * len(self.examples)
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -170,12 +172,31 @@ class Evaluating:
         n_target = sum(len(example.target or "") for example in self.examples) // 4
         n_out = min(spec.max_tokens * len(requests), n_target + ANSWER_WORDS[spec.is_simulated] * len(requests))
         is_priced = spec.price_in is not None
-        return Estimate(
-            calls=self.n_calls,
+        answers = Estimate(
+            calls=per * len(requests),
             expected_tokens=per * (n_in + n_out),
             expected_usd=spec.price(per * n_in, per * n_out),
             worst_tokens=per * sum(amount.tokens for amount in worst),
             worst_usd=per * sum((amount.usd for amount in worst), Decimal(0)) if is_priced else None,
+        )
+        return answers if self.task.judged is None else self._with_ratings(answers, n_out)
+
+    def _with_ratings(self, answers: Estimate, n_out: int) -> Estimate:
+        """Return an estimate with the judge's ratings of answers that have `n_out` tokens together."""
+        metric, judge, n = self.task.judged, self.models["judge"], len(self.examples)
+        assert metric is not None
+        forms = [metric.rating_request("-", example) for example in self.examples]
+        n_in = sum(len(m.content.encode()) for form in forms for m in form) // 4 + n_out
+        n_said = min(judge.max_tokens, RATING_WORDS[judge.is_simulated]) * n
+        worst = [worst_rating(metric, judge, example, self.spec.max_tokens) for example in self.examples]
+        usd, worst_usd = judge.price(n_in, n_said), sum((amount.usd for amount in worst), Decimal(0))
+        is_priced = usd is not None and answers.expected_usd is not None
+        return Estimate(
+            calls=answers.calls + n,
+            expected_tokens=answers.expected_tokens + n_in + n_said,
+            expected_usd=(answers.expected_usd or Decimal(0)) + (usd or Decimal(0)) if is_priced else None,
+            worst_tokens=answers.worst_tokens + sum(amount.tokens for amount in worst),
+            worst_usd=(answers.worst_usd or Decimal(0)) + worst_usd if is_priced else None,
         )
 
     async def execute(self) -> Evaluation:
@@ -232,10 +253,15 @@ class Evaluating:
         """Return the most that an example can take; just its calls where nothing is limited."""
         spec, task = self.spec, self.task
         if self._limit() == Amount.endless():
-            return Amount(task.calls_per_example)
+            return Amount(task.calls_per_example + task.calls_per_score - 1)
         each = [spec.worst_case(spec.request(task.render(task.initial, example))) for example in self.examples]
         one = Amount(1, max(a.tokens for a in each), max(a.usd for a in each))
-        return one.times(task.calls_per_example)
+        one = one.times(task.calls_per_example)
+        if (metric := task.judged) is None:
+            return one
+        judge = self.models["judge"]
+        ratings = [worst_rating(metric, judge, example, spec.max_tokens) for example in self.examples]
+        return one.plus(Amount(1, max(a.tokens for a in ratings), max(a.usd for a in ratings)))
 
     def _limit(self) -> Amount:
         budget = self.settings.budget
@@ -308,7 +334,7 @@ class Evaluating:
             missing=len(pairs) - len(cells),
             spend=Spent(spend.calls, spend.cost_usd, spend.input_tokens, spend.output_tokens),
             paid_calls=n_paid,
-            per_call=_per_call(spend),
+            per_call=_per_call(spend.by_role.get("task", spend)),
             failures=tuple(sorted(failures, key=lambda failure: order[failure.example_id])),
             duration_s=0.0,
             version=package_version(),

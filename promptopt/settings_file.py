@@ -126,7 +126,8 @@ def _pairs(path: Path, key: str, value: Any, prefix: str = "") -> Iterator[str]:
 
 def _beside(path: Path, value: str) -> str:
     """Return a relative path that exists beside the settings file as a path from here; else the text itself."""
-    file, colon, rest = value.partition(":")
+    judge = "judge:" if value.startswith("judge:") else ""  # the metric of a rubric, whose file follows
+    file, colon, rest = value.removeprefix(judge).partition(":")
     beside = path.parent / file
     is_here = path.parent == Path() or Path(file).is_absolute()
-    return value if is_here or not file or not beside.exists() else f"{beside}{colon}{rest}"
+    return value if is_here or not file or not beside.exists() else f"{judge}{beside}{colon}{rest}"

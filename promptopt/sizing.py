@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from functools import cached_property
@@ -12,6 +12,7 @@ from promptopt.gate import prompt_tokens
 from promptopt.image import USUAL_TOKENS
 from promptopt.ledger import Amount, limit_of
 from promptopt.providers import ModelSpec
+from promptopt.rating import ANSWER_BYTES_PER_TOKEN, worst_rating
 from promptopt.registry import Optimizer
 from promptopt.stats import smallest_provable_gain
 from promptopt.study import MAX_QUESTIONS
@@ -30,6 +31,7 @@ _WRITER_INPUT = 200
 _WRITER_WORDS = {True: 40, False: 150}
 _JUDGE_INPUT = 150
 _JUDGE_WORDS = {True: 12, False: 100}
+RATING_WORDS = {True: 12, False: 80}
 _THINKING_TOKENS = 1000
 _EXPECTED_SECONDS = {True: 0.005, False: 2.0}
 _USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
@@ -39,7 +41,6 @@ _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
 _JUDGE_BYTES = 1500
 _JUDGED_QUESTIONS = 3  # SPO's, arXiv 2502.06855
-_ANSWER_BYTES_PER_TOKEN = 5  # English prose has 4 to 5
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,24 @@ class Sizing:
         return one.times(self.task.calls_per_example)
 
     @cached_property
+    def worst_cell(self) -> Amount:
+        """The most that one prompt can take on one example, with the rating where a judge gives the scores."""
+        if self.task.judged is None:
+            return self.worst_task
+        return self.worst_task.plus(self._worst_rating)
+
+    @cached_property
+    def _worst_rating(self) -> Amount:
+        """The most that a rating is likely to take: of a reply of max_tokens to the longest example."""
+        metric = self.task.judged
+        assert metric is not None
+        longest = max(self._examples, key=lambda e: _n_bytes((*e.inputs.values(), *e.targets)))
+        return worst_rating(metric, self.models["judge"], longest, self.models["task"].max_tokens)
+
+    @cached_property
     def worst_pair(self) -> Amount:
-        """The most that two prompts can take on one test example, the votes of a judge on them included."""
-        two = self.worst_task.times(2)
+        """The most that two prompts can take on one test example, a judge's votes or ratings included."""
+        two = self.worst_cell.times(2)
         is_judged = not self.task.is_scored and "judge" in self.models
         return two.plus(self._worst_judge(1).times(N_PROOF_VOTES)) if is_judged else two
 
@@ -120,7 +136,7 @@ class Sizing:
 
     def _worst_judge(self, n_questions: int) -> Amount:
         """Return the most that a call of the judge is likely to hold, with two answers to each question."""
-        answer = _ANSWER_BYTES_PER_TOKEN * self.models["task"].max_tokens
+        answer = ANSWER_BYTES_PER_TOKEN * self.models["task"].max_tokens
         n_bytes = _JUDGE_BYTES + len(self.task.description.encode("utf-8", "replace"))
         text = "x" * (n_bytes + n_questions * (self._longest_input + 2 * answer))
         return self.models["judge"].worst_case(self.models["judge"].request((Message("user", text),)))
@@ -128,10 +144,7 @@ class Sizing:
     @cached_property
     def _longest_input(self) -> int:
         """UTF-8 bytes of the inputs of the longest example."""
-        return max(
-            sum(len(text.encode("utf-8", "replace")) for text in example.inputs.values())
-            for example in self._examples
-        )
+        return max(_n_bytes(example.inputs.values()) for example in self._examples)
 
     @property
     def _examples(self) -> tuple[Example, ...]:
@@ -166,12 +179,29 @@ class Sizing:
         n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
 
+    def _usual_rating(self, n_calls: int) -> tuple[int, Decimal | None]:
+        """Return the tokens and dollars that a judge's rating of an answer usually takes."""
+        metric, spec = self.task.judged, self.models["judge"]
+        assert metric is not None
+        form = metric.rating_request("-", self.task.dev[0])
+        target = self._means[2]
+        answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
+        n_in = sum(len(message.content) for message in form) / 4 + answer
+        n_out = min(spec.max_tokens, RATING_WORDS[spec.is_simulated] + _THINKING_TOKENS * spec.is_reasoning)
+        return round(n_in + n_out), spec.price(round(n_in), round(n_out))
+
+    def ratings(self, by_role: Mapping[Role, int]) -> int:
+        """Return the judge's ratings that come with the answers of a search: one for each, or none."""
+        return 0 if self.task.judged is None else by_role.get("task", 0)
+
     def total(self, by_role: Mapping[Role, int], n_calls: int) -> tuple[int, Decimal | None]:
-        """Return the tokens and dollars that so many answers of a search usually take."""
+        """Return the tokens and dollars that so many answers of a search usually take, their ratings included."""
         tokens, usd = 0, Decimal(0)
         is_known = True
-        for role, n in by_role.items():
-            each_tokens, each_usd = self.usual(role, n_calls)
+        rows = [(n, *self.usual(role, n_calls)) for role, n in by_role.items()]
+        if n_ratings := self.ratings(by_role):
+            rows.append((n_ratings, *self._usual_rating(n_calls)))
+        for n, each_tokens, each_usd in rows:
             tokens += n * each_tokens
             usd += n * (each_usd or 0)
             is_known = is_known and each_usd is not None
@@ -193,12 +223,17 @@ class Sizing:
         return reserve, self.worst_pair.count_in(reserve)
 
     def search_calls(self, search: Amount) -> int:
-        """Return how many answers the search can be expected to afford; the smallest of all limits."""
+        """Return how many answers the search can be expected to afford; the smallest of all limits.
+
+        Ratings do not count: a strategy plans with answers, and each that is scored brings its rating along.
+        """
         low, high = 0, min(search.calls, _MOST_CALLS)
         while low < high:  # what a call takes depends on how many there are; together they take ever more
             n = (low + high + 1) // 2
-            tokens, usd = self.total(self.optimizer.forecast(n), n)
+            by_role = self.optimizer.forecast(n)
+            tokens, usd = self.total(by_role, n)
             fits = tokens <= search.tokens and (usd is None or usd <= search.usd)
+            fits = fits and n + self.ratings(by_role) <= search.calls
             low, high = (n, high) if fits else (low, n - 1)
         n = low
         if self.settings.budget.seconds is not None:
@@ -209,7 +244,7 @@ class Sizing:
 
     def can_search(self, search: Amount) -> bool:
         """Return whether the search can start: its first call fits, and enough of them are affordable."""
-        first = self.worst_writer if "optimizer model" in self.optimizer.requires else self.worst_task
+        first = self.worst_writer if "optimizer model" in self.optimizer.requires else self.worst_cell
         return first.fits(search) and self.search_calls(search) >= self.optimizer.minimum_calls()
 
     def least_budget(self) -> dict[str, str]:
@@ -239,6 +274,10 @@ class Sizing:
         tokens, usd = self.usual("task", n_calls)
         n = 2 * self.task.calls_per_example
         pair, known = Amount(n, n * tokens, n * (usd or Decimal(0))), usd is not None
+        if self.task.judged is not None:
+            tokens, usd = self._usual_rating(n_calls)
+            known = known and usd is not None
+            pair = pair.plus(Amount(1, tokens, usd or Decimal(0)).times(2))
         if not self.task.is_scored:
             tokens, usd = self.usual("judge", n_calls, n_questions=1)
             known = known and usd is not None
@@ -257,11 +296,12 @@ class Sizing:
         by_role = {**searching, "task": searching.get("task", 0) + n_gate}
         n_calls = sum(by_role.values())  # fewer than it might take, where a search ends by itself
         search_tokens, search_usd = self.total(by_role, n_calls)
+        n_answers = n_calls + self.ratings(by_role)
         pair, pair_usd = Amount(), Decimal(0) if search_usd is not None else None
         n_proof = 0
         if n_certain:
             pair, pair_usd = self._usual_pair(n_calls)
-            left = limit.minus(Amount(n_calls, search_tokens, search_usd or Decimal(0)))
+            left = limit.minus(Amount(n_answers, search_tokens, search_usd or Decimal(0)))
             n_usual = max(pair.count_in(share(limit, PROOF_SHARE)), pair.count_in(left))
             n_proof = max(n_certain, min(n_certain + n_spare, n_usual))
         expected = None if search_usd is None or pair_usd is None else search_usd + n_proof * pair_usd
@@ -269,17 +309,21 @@ class Sizing:
         if expected is not None and worst_usd is not None:
             expected = min(expected, worst_usd)
         provable = smallest_provable_gain(n_proof)
-        n_all = n_calls + n_proof * pair.calls
+        n_all = n_answers + n_proof * pair.calls
         shares: dict[tuple[str, Role], int] = {("search", role): n for role, n in searching.items()}
         shares[("choice", "task")] = n_gate
         shares[("proof", "task")] = n_proof * min(pair.calls, 2 * self.task.calls_per_example)
-        shares[("proof", "judge")] = n_proof * pair.calls - shares["proof", "task"]
-        parts = tuple(self._part(*key, n, n_calls) for key, n in shares.items() if n > 0)
-        return Forecast(n_all, expected, worst_usd, worst_tokens, provable, n_proof, n_certain, parts)
+        n_votes = n_proof * pair.calls - shares["proof", "task"]
+        shares[("proof", "judge")] = n_votes if self.task.judged is None else 0
+        parts = [self._part(*key, n, n_calls) for key, n in shares.items() if n > 0]
+        if self.task.judged is not None:
+            rated = {"search": self.ratings(searching), "choice": n_gate, "proof": n_votes}
+            parts += [_part(phase, "judge", n, self._usual_rating(n_calls)) for phase, n in rated.items() if n > 0]
+        return Forecast(n_all, expected, worst_usd, worst_tokens, provable, n_proof, n_certain, _merged(parts))
 
     def _part(self, phase: str, role: Role, n: int, n_calls: int) -> Part:
-        tokens, usd = self.usual(role, n_calls, n_questions=1 if phase == "proof" else _JUDGED_QUESTIONS)
-        return Part(phase, role, n, n * tokens, None if usd is None else n * usd)
+        each = self.usual(role, n_calls, n_questions=1 if phase == "proof" else _JUDGED_QUESTIONS)
+        return _part(phase, role, n, each)
 
     def _bound(self, limit: Amount) -> tuple[int | None, Decimal | None]:
         """Return the most tokens and dollars that the limits let the run take; None = no bound."""
@@ -288,6 +332,8 @@ class Sizing:
         worst = [self.worst_task, self.models["optimizer"].worst_case(longest)]
         if "judge" in self.models:
             worst.append(self._worst_judge(MAX_QUESTIONS))
+        if self.task.judged is not None:
+            worst.append(self._worst_rating)
         endless = Amount.endless()
         tokens = [limit.tokens] if limit.tokens < endless.tokens else []
         dollars = [limit.usd] if limit.usd.is_finite() else []
@@ -299,6 +345,27 @@ class Sizing:
             dollars.append(limit.tokens * max(spec.price_out or spec.price_in or Decimal(0) for spec in specs))
         is_priced = all(spec.price_in is not None for spec in specs)
         return min(tokens, default=None), min(dollars, default=None) if is_priced else None
+
+
+def _part(phase: str, role: Role, n: int, each: tuple[int, Decimal | None]) -> Part:
+    tokens, usd = each
+    return Part(phase, role, n, n * tokens, None if usd is None else n * usd)
+
+
+def _merged(parts: list[Part]) -> tuple[Part, ...]:
+    """Return the parts with those of one phase and role added up: a judge may vote and rate."""
+    merged: dict[tuple[str, Role], Part] = {}
+    for part in parts:
+        key = (part.phase, part.role)
+        if (known := merged.get(key)) is not None:
+            usd = None if known.usd is None or part.usd is None else known.usd + part.usd
+            part = Part(*key, known.calls + part.calls, known.tokens + part.tokens, usd)
+        merged[key] = part
+    return tuple(merged.values())
+
+
+def _n_bytes(texts: Iterable[str]) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def share(limit: Amount, part: Decimal) -> Amount:

@@ -105,14 +105,14 @@ class Study:
 
     @property
     def remaining_calls(self) -> int:
-        """Answers that may still be used; readable at the root between maps only.
+        """Answers that may still be used, with ratings where a judge scores; readable at the root between maps.
 
         Where calls have no limit of their own, those of `size.n_calls` that are left.
         """
         assert not self._path, "the remaining budget may be read at the root of a run only"
         if self._lease.limit.limits_calls:
-            return self._lease.available.calls
-        return self.size.n_calls - (self._lease.spent.calls - self._n_paid_before)
+            return self._lease.available.calls // self.task.calls_per_score
+        return self.size.n_calls - (self._lease.spent.calls - self._n_paid_before) // self.task.calls_per_score
 
     # Candidates -----------------------------------------------------------------------------------
 

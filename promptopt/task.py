@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from promptopt import template
 from promptopt.errors import ConfigError, nearest
-from promptopt.types import KEEP_MARK, Example, Message, Metric, Prompt, Score
+from promptopt.types import KEEP_MARK, Example, JudgedMetric, Message, Metric, Prompt, Score
 
 _MOST_LABELS = 100
 UNSCORED = "none"  # name of the metric that gives no scores (NaN), for data without targets
@@ -118,6 +119,16 @@ class Task:
     def is_scored(self) -> bool:
         """Whether replies get scores; else a judge model compares them."""
         return self.metric.name != UNSCORED
+
+    @cached_property
+    def judged(self) -> JudgedMetric | None:
+        """The metric, if a judge model gives its scores; None = it needs no model."""
+        return self.metric if isinstance(self.metric, JudgedMetric) else None
+
+    @property
+    def calls_per_score(self) -> int:
+        """Calls that a score takes with its answer: 2 where a judge model rates the answer, else 1."""
+        return 1 if self.judged is None else 2
 
     @property
     def label_words(self) -> tuple[str, ...]:

@@ -169,6 +169,23 @@ class Metric(Protocol):
 
 
 @runtime_checkable
+class JudgedMetric(Metric, Protocol):
+    """A metric whose scores a judge model gives: one more call for each reply, at temperature 0.
+
+    Obligations: `rating_request` and `read_rating` are pure and deterministic; the request shows nothing of the
+    prompt that made the reply. `score` is never called where there is a judge; it raises TaskError.
+    """
+
+    def rating_request(self, reply: str, example: Example) -> tuple[Message, ...]:
+        """Return what the judge is asked about `reply`, which may be hostile text and is not blank."""
+        ...
+
+    def read_rating(self, said: str) -> Score | None:
+        """Return the score that the judge's reply means; None = it cannot be read, and is asked for once more."""
+        ...
+
+
+@runtime_checkable
 class LabelMetric(Protocol):
     """What a metric has besides if its answers are classes: then macro-F1 is reported beside the score."""
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from promptopt import plugin
 from promptopt.errors import ConfigError, TaskError, nearest
 from promptopt.task import UNSCORED
-from promptopt.tasks import pattern
+from promptopt.tasks import pattern, rubric
 from promptopt.tasks.answer import Finder, is_number, parse_letters, parse_number, trim
 from promptopt.tasks.function_metric import FunctionMetric, wrapped
 from promptopt.tasks.json_metrics import Json, JsonSchema, is_object, load_schema
@@ -64,6 +64,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "rouge": "ROUGE-L F-measure of answer and target; also rouge:rouge1 to rouge:rouge9, rouge:rougeLsum",
         "bleu": "sentence BLEU of answer and target, in [0, 1]; also bleu:floor, bleu:add-k, bleu:none",
         "none": "no score: where there are no targets, a judge model compares answers",
+        "judge:FILE.md": "a judge model's verdicts on the principles that a Markdown file lists; one more call",
         "path.py:function": "your own `def function(reply, example)`: number, (number, feedback) or Score",
     }
 )
@@ -226,7 +227,7 @@ def load(
         name = choose(targets)[0].name
     head, _, argument = name.partition(":")
     found = _BUILT_IN.get(head)
-    if answer_pattern is not None and (found is None or name == UNSCORED):
+    if answer_pattern is not None and (found is None or head in (UNSCORED, "judge")):
         raise ConfigError(
             f"--answer-pattern: the metric {name!r} looks for no answer in a reply; leave one of them out"
         )
@@ -284,7 +285,7 @@ def _check_argument(name: str, found: _BuiltIn) -> None:
     head, colon, argument = name.partition(":")
     if found.takes_file:
         if not argument.strip():
-            raise ConfigError(f"metric {name!r} needs a file; write it as {head}:FILE.json")
+            raise ConfigError(f"metric {name!r} needs a file; write it as {head}:FILE")
     elif colon and not found.arguments:
         raise ConfigError(f"metric {name!r}: {head} takes nothing after a colon; write {head}")
     elif colon and argument not in found.arguments:
@@ -358,4 +359,5 @@ _BUILT_IN: Mapping[str, _BuiltIn] = {
         lambda order: Rouge(order.argument or "rougeL", order.finder, order.name), rouge_misfit, arguments=ROUGES
     ),
     "bleu": _BuiltIn(lambda order: Bleu(order.argument or "exp", order.finder, order.name), arguments=SMOOTHINGS),
+    "judge": _BuiltIn(lambda order: rubric.load(order.name), takes_file=True, needs_targets=False),
 }

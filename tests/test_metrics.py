@@ -96,7 +96,7 @@ def test_no_reply_makes_a_metric_raise(reply: str, metric: Metric) -> None:
 
 
 def test_metrics_are_listed_and_loaded_by_name() -> None:
-    for name in set(metrics.METRICS) - {"path.py:function", "json-schema:FILE.json"}:
+    for name in set(metrics.METRICS) - {"path.py:function", "json-schema:FILE.json", "judge:FILE.md"}:
         target = {"json": "{}", "choice": "(A)"}.get(name, "1")
         assert metrics.load(name, [target]).name == name
     assert metrics.load("auto", ["(A)"]).name == "choice"

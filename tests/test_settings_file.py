@@ -110,6 +110,10 @@ def test_paths_in_a_named_file_lie_beside_it(run: Runner, tmp_path: Path) -> Non
     rows = [{"message": f"m {i}", "target": "ab"[i % 2]} for i in range(60)]
     (tmp_path / "deep/rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert "rows.jsonl: 60 rows" in forecast_of(run("optimize", "--config", "deep/promptopt.toml", "--dry-run"))
+    (tmp_path / "deep/rubric.md").write_text("- It is right.\n", encoding="utf-8")
+    words = ("--config", "deep/promptopt.toml", "--dry-run")
+    write(tmp_path / "deep", TOML.replace('"support"', '"rows.jsonl"') + 'metric = "judge:rubric.md"\n')
+    assert "metric judge:deep/rubric.md: sim rates each answer" in forecast_of(run("optimize", *words))
 
 
 def test_python_callers_are_told_that_front_matter_options_do_not_count() -> None:

@@ -433,6 +433,68 @@ def test_ratings_are_high_for_right_replies(name: str) -> None:
     assert mean(False) < low + 0.3 * (high - low)
 
 
+# --- checklists -------------------------------------------------------------------------------------------
+
+POINTS = ("It names a team.", "The team is the right one.", "It is short.")
+# (system message, user message, how a line of the reply looks, words for good and bad)
+CHECKED: dict[str, tuple[str, str, str, tuple[str, str]]] = {
+    "bullets": (
+        "",
+        "Note: {q}\n\n<response>\n{a}\n</response>\n\nCriteria:\n- {0}\n- {1}\n- {2}\n\nFor every "
+        "criterion answer pass or fail, one line each, such as `1. pass`.",
+        r"\d\. (pass|fail)",
+        ("pass", "fail"),
+    ),
+    "a fence": (
+        "",
+        "Checklist:\n1. {0}\n2. {1}\n3. {2}\n\n### Input\n{q}\n\n### Output\n```\n{a}\n```\n\nGo "
+        "item by item and say YES or NO.\nItem 1: YES",
+        r"Item \d: (YES|NO)",
+        ("YES", "NO"),
+    ),
+    "a system message, tags": (
+        "You audit replies. Requirements:\n1) {0}\n2) {1}\n3) {2}\nJudge each requirement: met, partially met "
+        "or not met. Put the verdicts between <audit> and </audit>.",
+        "Customer's note:\n{q}\n\nAssistant's reply:\n{a}",
+        r"\d: (met|partially met|not met)",
+        ("met", "not met"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_each_point_of_a_checklist_gets_a_verdict(name: str) -> None:
+    system, user, line, (good, bad) = CHECKED[name]
+
+    def share(is_right: bool, wanted: str) -> float:
+        said: list[str] = []
+        for q, a, _ in (pair(i, is_right) for i in range(40)):
+            text = say(user.format(*POINTS, q=q, a=a), system.format(*POINTS))
+            words = re.findall(rf"^{line}$", text, re.MULTILINE)
+            assert len(words) == 3, text
+            assert ("<audit>" in text) == ("<audit>" in system)
+            said += words
+        return said.count(wanted) / len(said)
+
+    assert share(True, good) > 0.75
+    assert share(False, bad) > 0.75
+
+
+NO_CHECK = (
+    "Check every rule first:\n1. Be short.\n2. Name a team.\nIs it for {team}? Answer yes or no.\n\nNote: {q}",
+    "1. Read the note.\n2. Go through each point of it.\nSay yes or no, then the team.\n\nNote: {q}\nAnswer:",
+)
+
+
+@pytest.mark.parametrize("form", NO_CHECK)
+def test_a_prompt_with_rules_is_no_checklist(form: str) -> None:
+    for i in range(10):
+        q, right, _ = pair(i, True)
+        text = say(form.format(q=q, team=right))
+        assert not re.search(r"^\d+: (?:yes|no)$", text, re.MULTILINE)
+        assert any(team in text for team in TEAMS)
+
+
 # --- what is no judgement ---------------------------------------------------------------------------------
 
 TASKS = (

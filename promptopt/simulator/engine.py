@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from promptopt.simulator import ask
 from promptopt.simulator.answers import Targets, label_logprobs, write_answer
+from promptopt.simulator.checklist import is_checked
 from promptopt.simulator.comparison import is_asked, shows_pair, sides
 from promptopt.simulator.index import Index, Row, find_whole, make_row, uniforms
 from promptopt.simulator.landscapes import Landscape
@@ -244,7 +245,7 @@ def _is_judging(row: Row, before: tuple[Message, ...], frame: str, tail: str) ->
     if len(tail) > 20 and sides(tail, frame) is not None:
         return True
     earlier = [message.content for message in before]
-    return is_asked(frame, earlier, row.texts) or is_rated(frame, earlier)
+    return is_asked(frame, earlier, row.texts) or is_rated(frame, earlier) or is_checked(frame, earlier)
 
 
 def _plain(messages: tuple[Message, ...]) -> str:

@@ -10,7 +10,7 @@ from promptopt.simulator.ask import Contract, contract, wish
 from promptopt.simulator.index import Index, Row
 from promptopt.simulator.reading import QUESTION, groups
 
-_REPLY = re.compile(
+REPLY = re.compile(
     r"(?:^|(?<=[\x01\x02]))[ \t#>*_\-=\[<({|\"'`]*(?:the )?(?:(?:start|beginning) of )?(?:the )?"
     r"(?:\w+['’]s )?"
     r"(?:(?:assistant|model|ai|student|candidate|given|generated|predicted|proposed|actual|its|system)"
@@ -21,8 +21,8 @@ _REPLY = re.compile(
 )
 # A cue that starts the model's own answer shows no reply; an input under such a heading is the reply itself.
 _THINK = re.compile(r"\W*(?:let['’]?s|let us|think)\b", re.IGNORECASE)
-_IS_REPLY = re.compile(r"\b(?:response|answer|output|reply|completion|solution|prediction)s?\b[^\w\n]*\s*$", re.I)
-_STOP = re.compile(
+_ISREPLY = re.compile(r"\b(?:response|answer|output|reply|completion|solution|prediction)s?\b[^\w\n]*\s*$", re.I)
+STOP = re.compile(
     r"^[\W_]*(?:the end of|end of|/|rate|grade|score|rating|evaluate|evaluation|rubric|scale|criteria|reference|"
     r"gold|correct|expected|ideal|ground|how|on a scale|give|assign|provide|please|your|reply with|respond|"
     r"return)\b",
@@ -70,10 +70,10 @@ def find_rating(text: str, index: Index) -> Rating | None:
         return None  # as for nearly all requests; the inputs need not be looked for
     found = groups(text, index)
     start = found[-1].end if found else 0
-    shown = _REPLY.search(text, start)
+    shown = REPLY.search(text, start)
     if shown is None:
         return None
-    stop = _STOP.search(text, shown.end())
+    stop = STOP.search(text, shown.end())
     end = stop.start() if stop and text[shown.end() : stop.start()].strip() else len(text)
     before = text[: found[-1].start] + "some text" if found else ""
     request = f"{before}{text[start : shown.start()]}\n\n{text[end:]}"
@@ -89,13 +89,13 @@ def is_rated(frame: str, earlier: Iterable[str]) -> bool:
     if not _shows_reply(frame):
         return False
     request = "\n".join((*earlier, frame))
-    if _IS_REPLY.search(request[: request.rfind(QUESTION)][-80:]):
+    if _ISREPLY.search(request[: request.rfind(QUESTION)][-80:]):
         return False
     return _bounds(request) is not None and _is_wish(request)
 
 
 def _shows_reply(frame: str) -> bool:
-    shown = _REPLY.search(frame, frame.rfind(QUESTION) + 1)
+    shown = REPLY.search(frame, frame.rfind(QUESTION) + 1)
     return shown is not None and not _THINK.match(frame, shown.end())
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from promptopt.simulator.ask import Contract
+from promptopt.simulator.checklist import Checklist
 from promptopt.simulator.comparison import Comparison, Item
 from promptopt.simulator.heading import alternatives
 from promptopt.simulator.index import Row, answer_in
@@ -14,6 +15,7 @@ from promptopt.simulator.rating import Rating
 from promptopt.simulator.rewrite import Draws
 
 _SOUNDNESS = 0.9  # chance that a judgement of a real difference is right
+_IN_BETWEEN = 0.1  # share of points that are met in part
 _REMARK = "Judged by what was asked for."
 
 _UNITS = r"(?:questions?|pairs?|items?|inputs?|examples?|cases?|comparisons?|problems?|rows?|tasks?)"
@@ -88,6 +90,19 @@ def rated(rating: Rating, draws: Draws) -> str:
     number = f"{value:.2f}" if rating.high - rating.low <= 1 else f"{value:.0f}"
     is_marked = re.search(r"\[\[(?! ##)", rating.request)
     return _laid_out(rating.contract, rating.request, f"[[{number}]]" if is_marked else number)
+
+
+def checked(checklist: Checklist, draws: Draws) -> str:
+    """Return a verdict on each point, mostly good ones for a right reply; one in ten is as good as any other."""
+    good, bad, between = checklist.words
+    is_right = bool(checklist.rows) and _n_right(checklist.reply, checklist.rows) >= 1
+    before, after = checklist.line
+    lines = []
+    for number in range(1, checklist.n_points + 1):
+        is_met = is_right if checklist.rows and draws.chance(_SOUNDNESS) else draws.chance(0.5)
+        is_between = bool(between) and draws.chance(_IN_BETWEEN)
+        lines.append(f"{before}{number}{after}{between if is_between else good if is_met else bad}")
+    return _laid_out(checklist.contract, checklist.request, "\n".join(lines))
 
 
 def words_for(request: str, names: tuple[str, str]) -> Words:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptopt.simulator import ask
+from promptopt.simulator.checklist import find_checklist
 from promptopt.simulator.comparison import find
 from promptopt.simulator.concepts import CONCEPTS, concepts_of
 from promptopt.simulator.index import Hit, Index, Row
@@ -15,7 +16,7 @@ from promptopt.simulator.landscapes import Landscape
 from promptopt.simulator.parents import criticism, description, parents
 from promptopt.simulator.rating import find_rating
 from promptopt.simulator.rewrite import Draws, insert, rewrite, say
-from promptopt.simulator.verdict import judged, rated
+from promptopt.simulator.verdict import checked, judged, rated
 
 _MEANING = re.compile(r"paraphras|same meaning|keep the meaning|preserv\w+ the meaning|semantic", re.IGNORECASE)
 _CHATTER = ("Sure, here is a new version.", "Of course! I tried to make it clearer:")
@@ -72,8 +73,11 @@ def write(material: Material) -> str | None:
 
 
 def _judgement(material: Material, draws: Draws) -> str | None:
-    """Return the verdict or the rating that is asked for; None = neither is."""
+    """Return the verdicts or the rating that are asked for; None = neither is."""
     for text in dict.fromkeys((material.latest, material.text)):
+        checklist = find_checklist(text, material.index)
+        if checklist is not None:
+            return checked(checklist, draws)
         comparison = find(text, material.index)
         if comparison is not None:
             return judged(comparison, draws)
