@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: {"errors", "types"},
     1: {"template", "task", "promptfile", "data", "journal", "ledger", "stats", "option"},
-    2: {"providers", "gateway", "simulator"},
+    2: {"providers", "gateway", "pacing", "reply", "failure", "simulator"},
     3: {
         "gate",
         "racing",
