@@ -39,6 +39,8 @@ class Settings:
         proof_examples: test examples for the proof; 0 = no proof, None = all that its share affords.
         seed: random seed of the whole run.
         concurrency: calls in flight at most; changes nothing but speed.
+        rpm: calls a minute at most, of each endpoint; None = as many as it takes.
+        tpm: tokens a minute at most, of each endpoint; None = as many as it takes.
         max_tokens: output tokens of an answer of the task model; None = 1,024, 8,192 if it reasons.
         max_prompt_tokens: longest prompt; None = 2,000 or four times the initial prompt.
         out: folder of the run; None = a new one below `runs/`.
@@ -57,6 +59,8 @@ class Settings:
     proof_examples: int | None = None
     seed: int = 0
     concurrency: int = 16
+    rpm: int | None = None
+    tpm: int | None = None
     max_tokens: int | None = None
     max_prompt_tokens: int | None = None
     out: Path | None = None
@@ -66,6 +70,8 @@ class Settings:
         budget = self.budget
         counts = {
             "--concurrency": (self.concurrency, 1),
+            "--rpm": (self.rpm, 1),
+            "--tpm": (self.tpm, 1),
             "--max-tokens": (self.max_tokens, 1),
             "--max-prompt-tokens": (self.max_prompt_tokens, 1),
             "--budget-calls": (budget.calls, 1),

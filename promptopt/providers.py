@@ -199,6 +199,17 @@ def load_litellm() -> ModuleType:
     return litellm
 
 
+def endpoint(name: str, api_base: str | None) -> str:
+    """Return what limits of calls a minute belong to: the address, else the provider of the model."""
+    if api_base is not None:
+        return api_base
+    litellm = load_litellm()
+    try:
+        return str(litellm.get_llm_provider(name)[1])
+    except litellm.BadRequestError:
+        return name
+
+
 def _show_cohere(litellm: ModuleType) -> None:
     """Make litellm's Cohere code show replies as the other providers' does: only there stand the billed units."""
 
