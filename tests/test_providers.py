@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import close_clients
 from loopback import Loopback, Reply, chat, failure, serve
 
 from promptopt.errors import (
@@ -70,7 +71,10 @@ def ask(
 
     async def main() -> Response:
         async with asyncio.timeout(20):
-            return await transport.send(request, timeout_s)
+            try:
+                return await transport.send(request, timeout_s)
+            finally:
+                await close_clients()
 
     try:
         return asyncio.run(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import Elsewhere
+from elsewhere import Elsewhere, close_clients
 from loopback import Loopback, Reply, chat, serve
 from recorded import FOLDER, Exchange, answer, cost, exchanges
 
@@ -78,9 +78,12 @@ def ask(server: Loopback, exchange: Exchange, path: Path) -> Response:
         with Journal(path) as journal:
             transport = Elsewhere(exchange.address(server.url.removesuffix("/v1")))
             gateway = Gateway(journal, {"": transport}, retry=RetryPolicy(n_attempts=1))
-            response = await gateway.answer(call)
-            assert await gateway.answer(call) == response
-            return response
+            try:
+                response = await gateway.answer(call)
+                assert await gateway.answer(call) == response
+                return response
+            finally:
+                await close_clients()
 
     try:
         return asyncio.run(main())
