@@ -7,13 +7,12 @@ import os
 import shutil
 import signal
 import sys
-from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptopt.cli_evaluate import evaluate
 from promptopt.cli_judge import judge_check
 from promptopt.cli_options import (
     AnswerPattern,
@@ -37,18 +36,31 @@ from promptopt.cli_options import (
     Probe,
     PromptFile,
     Quiet,
+    Rpm,
     SetModel,
     Target,
+    Tpm,
+)
+from promptopt.cli_run import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_WRONG_USE,
+    Shows,
+    complain,
+    confirm,
+    is_costly,
+    leave_at_once,
+    pairs,
+    print_json,
 )
 from promptopt.command import Configured
 
 if TYPE_CHECKING:
     from promptopt.config import Settings
     from promptopt.result import Result
-    from promptopt.scoring import Evaluation
 
 _WIDTH, _MOST_WIDTH = 80, 100  # columns of lists: where no terminal tells, and at most
-EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -86,6 +98,8 @@ def optimize(
     proof_examples: Annotated[int | None, typer.Option(help="test examples for the proof; 0 = none")] = None,
     seed: Annotated[int, typer.Option(help="random seed of the whole run")] = 0,
     concurrency: Concurrency = 16,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
     max_tokens: MaxTokens = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="longest prompt to try")] = None,
     probe: Probe = False,
@@ -112,18 +126,20 @@ def optimize(
     settings = configs.Settings(
         model=model,
         optimizer=optimizer,
-        options=_pairs(set_ or [], "--set"),
+        options=pairs(set_ or [], "--set"),
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
         optimizer_model=optimizer_model,
         judge_model=judge_model,
         embedding_model=embedding_model,
-        model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
+        model_options=roles.read_options(pairs(set_model or [], "--set-model")),
         api_base=api_base,
         price_in=None if price_in is None else configs.number(price_in, "--price-in"),
         price_out=None if price_out is None else configs.number(price_out, "--price-out"),
         proof_examples=proof_examples,
         seed=seed,
         concurrency=concurrency,
+        rpm=rpm,
+        tpm=tpm,
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
         probe=probe,
@@ -138,117 +154,13 @@ def optimize(
         "answer_pattern": answer_pattern,
     }
     limit = configs.number(confirm_above, "--confirm-above")
-    shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    shows = Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     result = _run(prompt_file, data, settings, data_options, shows)
     if result is not None:
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))
 
 
-@app.command(cls=Configured)
-def evaluate(
-    prompt_file: PromptFile,
-    data: Data,
-    model: Model,
-    judge_model: JudgeModel = None,
-    split: Annotated[str, typer.Option(help="train, dev, test or all")] = "test",
-    examples: Annotated[int | None, typer.Option(help="a random sample of so many, by seed")] = None,
-    metric: Metric = None,
-    answer_pattern: AnswerPattern = None,
-    set_model: SetModel = None,
-    api_base: ApiBase = None,
-    price_in: PriceIn = None,
-    price_out: PriceOut = None,
-    input_: Input = None,
-    target: Target = None,
-    image: Image = None,
-    budget_usd: Annotated[str | None, typer.Option(help="most dollars")] = None,
-    budget_calls: Annotated[int | None, typer.Option(help="most answers used")] = None,
-    budget_tokens: BudgetTokens = None,
-    budget_seconds: BudgetSeconds = None,
-    confirm_above: ConfirmAbove = "5",
-    seed: Annotated[int, typer.Option(help="random seed of splits and samples")] = 0,
-    concurrency: Concurrency = 16,
-    max_tokens: MaxTokens = None,
-    fail_under: Annotated[float | None, typer.Option(help="exit with 1 below this score, 0 to 1")] = None,
-    failures: Annotated[int, typer.Option(help="failed examples to show")] = 5,
-    config: Config = None,
-    out: Out = None,
-    dry_run: DryRun = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON only")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Score a prompt as it is, and show where it fails.
-
-    Shows the score with an interval, tokens and cost a call, and failures with reasons. Answers that lie in
-    --out, such as those of an `optimize` run there, are not paid again. Exit status: 0 done, 1 failed, incomplete
-    or below --fail-under, 2 wrong use, 130 interrupted.
-    """
-    from promptopt import config as configs
-    from promptopt import roles
-    from promptopt.errors import ConfigError
-    from promptopt.types import Budget
-
-    if fail_under is not None and not 0 <= fail_under <= 1:
-        raise ConfigError(f"--fail-under is {fail_under}; scores lie between 0 and 1, so write 0.9 for 90%")
-    if dry_run and as_json:
-        raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
-    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
-    settings = configs.Settings(
-        model=model,
-        budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
-        judge_model=judge_model,
-        model_options=roles.read_options(_pairs(set_model or [], "--set-model")),
-        api_base=api_base,
-        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
-        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
-        seed=seed,
-        concurrency=concurrency,
-        max_tokens=max_tokens,
-        out=out,
-    )
-    data_options = {"metric": metric, "target": target, "input": input_, "images": image}
-    data_options["answer_pattern"] = answer_pattern
-    limit = configs.number(confirm_above, "--confirm-above")
-    shows = _Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
-    found = _evaluate((prompt_file, data, settings, split, examples), data_options, shows, failures)
-    if found is None:
-        return
-    is_low = fail_under is not None and (found.score is None or found.score.score < fail_under)
-    if is_low:
-        sys.stderr.write(f"below --fail-under {fail_under}\n")
-    if found.status == "interrupted":
-        raise typer.Exit(EXIT_INTERRUPTED)
-    raise typer.Exit(EXIT_FAILED if is_low or found.status != "completed" else EXIT_DONE)
-
-
-def _evaluate(
-    what: tuple[Path, str, Settings, str, int | None], data_options: dict[str, Any], shows: _Shows, n_shown: int
-) -> Evaluation | None:
-    from promptopt import api
-    from promptopt.screen_evaluation import EvaluationScreen
-
-    evaluating = api.prepare_evaluation(*what, is_command=True, **data_options)
-    screen = EvaluationScreen(evaluating, is_quiet=shows.quiet or shows.as_json)
-    screen.start()
-    if shows.dry_run:
-        screen.estimate()
-        return None
-    if _is_costly(evaluating.estimate.worst_usd, shows.confirm_above):
-        _confirm(evaluating.estimate.worst_usd)
-    try:
-        found: Evaluation = api.run_in_thread(evaluating, screen.watch)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _leave_at_once(evaluating.folder)
-    finally:
-        screen.end_watch()
-    if shows.as_json:
-        _print_json(found.to_json())
-    else:
-        screen.result(found, n_shown)
-    if found.status == "failed":
-        _complain(found.reason)
-    return found
+app.command(cls=Configured)(evaluate)
 
 
 @app.command()
@@ -363,10 +275,10 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        _complain(error)
+        complain(error)
         sys.exit(EXIT_WRONG_USE)
     except PromptoptError as error:
-        _complain(error)
+        complain(error)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more would end in the interpreter's own words
@@ -377,24 +289,8 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
 
 
-@dataclass(frozen=True)
-class _Shows:
-    """What a run asks and prints.
-
-    Args:
-        confirm_above: dollars above which a person is asked first.
-        config: settings file of the command line.
-    """
-
-    confirm_above: Decimal
-    config: Path | None
-    dry_run: bool
-    as_json: bool
-    quiet: bool
-
-
 def _run(
-    prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: _Shows
+    prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: Shows
 ) -> Result | None:
     from promptopt import api
     from promptopt.run import Run, check_simulator
@@ -410,78 +306,24 @@ def _run(
         screen.forecast(plan)
         return None
     screen = Screen(is_quiet=shows.quiet or shows.as_json)
-    if _is_costly(plan.forecast.worst_usd, shows.confirm_above):
-        _confirm(plan.forecast.worst_usd)
+    if is_costly(plan.forecast.worst_usd, shows.confirm_above):
+        confirm(plan.forecast.worst_usd)
     run = Run(plan, front_matter=front_matter, announce=screen.start)
     try:
         result: Result = api.run_in_thread(run, screen.watch)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         screen.end_watch(run)
-        _leave_at_once(run.folder)
+        leave_at_once(run.folder)
     finally:
         screen.end_watch(run)
     if shows.as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         screen.result(result, run)
     if result.status == "failed":
-        _complain(result.reason)
+        complain(result.reason)
     return result
-
-
-def _is_costly(worst_usd: Decimal | None, limit: Decimal) -> bool:
-    """Return whether somebody sits there to be asked, and the worst case is above the limit."""
-    is_person = sys.stdin.isatty() and sys.stderr.isatty()
-    return is_person and worst_usd is not None and worst_usd > limit
-
-
-def _confirm(worst_usd: Decimal | None) -> None:
-    """Ask for leave to spend.
-
-    Raises:
-        ConfigError: it was not given.
-    """
-    from promptopt.errors import ConfigError
-    from promptopt.screen import dollars
-
-    sys.stderr.write(f"this may cost up to {dollars(worst_usd)}; go on? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise ConfigError("not started, nothing was spent; lower the budget, or raise --confirm-above")
-
-
-def _print_json(text: str) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    sys.stdout.write(text)
-
-
-def _leave_at_once(folder: Path) -> NoReturn:
-    """End the process without waiting for calls in flight, nor for threads of the user's functions."""
-    sys.stderr.write(
-        "interrupted at once; answers that had arrived are kept. "
-        f"To go on, run the same command with --out {folder}\n"
-    )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
-
-
-def _pairs(words: list[str], flag: str) -> dict[str, str]:
-    """Return `name=value` words as a mapping, dashes in names as underscores."""
-    from promptopt.errors import ConfigError
-
-    pairs: dict[str, str] = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        key = key.strip().replace("-", "_")
-        if not sign or not key:
-            raise ConfigError(f"{flag} {word}: write it as name=value")
-        if key in pairs:
-            raise ConfigError(f"{flag} {key} stands twice; give each option once")
-        pairs[key] = value.strip()
-    return pairs
 
 
 def _print(line: str) -> None:
@@ -491,9 +333,3 @@ def _print(line: str) -> None:
 def _print_now(line: str) -> None:
     _print(line)
     sys.stdout.flush()
-
-
-def _complain(error: object) -> None:
-    from promptopt.screen import clean
-
-    sys.stderr.write(f"error: {clean(str(error))}\n")

@@ -30,6 +30,8 @@ ConfirmAbove = Annotated[
     str, typer.Option(help="on a terminal, ask first if the worst case is above these dollars")
 ]
 Concurrency = Annotated[int, typer.Option(help="calls in flight at most")]
+Rpm = Annotated[int | None, typer.Option(help="calls a minute at most, of each endpoint")]
+Tpm = Annotated[int | None, typer.Option(help="tokens a minute at most, of each endpoint")]
 MaxTokens = Annotated[int | None, typer.Option(help="most output tokens of an answer")]
 Probe = Annotated[
     bool, typer.Option("--probe", help="first ask each model once whether it takes its options (a paid call)")

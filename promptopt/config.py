@@ -43,6 +43,8 @@ class Settings:
         proof_examples: test examples for the proof; 0 = no proof, None = all that its share affords.
         seed: random seed of the whole run.
         concurrency: calls in flight at most; changes nothing but speed.
+        rpm: calls a minute at most, of each endpoint; None = as many as it takes.
+        tpm: tokens a minute at most, of each endpoint; None = as many as it takes.
         max_tokens: output tokens of an answer of the task model; None = 1,024, 8,192 if it reasons.
         model_options: by role (task, optimizer, judge, embedding) and name: temperature, max_tokens, timeout_s,
             api_base, price_in, price_out, or any option of the provider, such as reasoning_effort.
@@ -64,6 +66,8 @@ class Settings:
     proof_examples: int | None = None
     seed: int = 0
     concurrency: int = 16
+    rpm: int | None = None
+    tpm: int | None = None
     max_tokens: int | None = None
     model_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_prompt_tokens: int | None = None
@@ -75,6 +79,8 @@ class Settings:
         budget = self.budget
         counts = {
             "--concurrency": (self.concurrency, 1),
+            "--rpm": (self.rpm, 1),
+            "--tpm": (self.tpm, 1),
             "--max-tokens": (self.max_tokens, 1),
             "--max-prompt-tokens": (self.max_prompt_tokens, 1),
             "--budget-calls": (budget.calls, 1),

@@ -28,6 +28,7 @@ from promptopt.errors import (
 )
 from promptopt.journal import Journal, storable
 from promptopt.ledger import Stop
+from promptopt.pacing import Pacing, tokens_at_most
 from promptopt.providers import Transport
 from promptopt.types import Phase, Request, Response, Role
 
@@ -75,6 +76,7 @@ class Gateway:
     Args:
         transports: by model name; "" is the one for every other model.
         concurrency: calls in flight at most.
+        pacing: when calls may leave for each endpoint; None = as soon as a place is free.
         sleep: how to wait between attempts; replaced in tests.
     """
 
@@ -86,6 +88,7 @@ class Gateway:
         concurrency: int = 16,
         retry: RetryPolicy | None = None,
         stop: Stop | None = None,
+        pacing: Pacing | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._journal = journal
@@ -93,6 +96,7 @@ class Gateway:
         self._slots = asyncio.Semaphore(concurrency)
         self._retry = retry or RetryPolicy()
         self._stop = stop or Stop()
+        self._pacing = pacing
         self._sleep = sleep
         self._flying: dict[bytes, asyncio.Future[Response]] = {}
         self._attempt_ids = itertools.count(journal.next_attempt_id())
@@ -157,12 +161,16 @@ class Gateway:
         except TransientError as error:
             self._n_failures_in_a_row += 1
             if self._n_failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                raise TooManyMissing(
-                    f"the last {self._n_failures_in_a_row} calls failed ({error}); what was paid is kept: "
-                    "check the endpoint, then run the same command to go on"
-                ) from error
+                raise self._too_many(self._n_failures_in_a_row, error) from error
             where = call.request.api_base or call.request.model
             raise type(error)(f"{error} ({self._retry.n_attempts} attempts at {where}; is it up?)") from error
+
+    @staticmethod
+    def _too_many(n: int, error: TransientError) -> TooManyMissing:
+        return TooManyMissing(
+            f"the last {n} calls failed ({error}); what was paid is kept: "
+            "check the endpoint, then run the same command to go on"
+        )
 
     async def _wait(self, call: Call, pause_s: float) -> None:
         """Wait before the next attempt, but neither past the phase's time nor when the user asks to stop."""
@@ -191,26 +199,41 @@ class Gateway:
         return random.uniform(ceiling_s / 2, ceiling_s)
 
     async def _attempt(self, call: Call) -> Response:
-        async with self._slots:
-            self._stop.check()
-            timeout_s = self._time_left(call)
-            attempt_id = next(self._attempt_ids)
-            self._journal.start_attempt(attempt_id, call.key, call.role)
+        pace = None if self._pacing is None else self._pacing.of(call.request)
+        if pace is None:
+            async with self._slots:
+                return await self._attempt_now(call)
+        check = functools.partial(self._time_left, call)
+        try:
+            async with pace.turn(self._slots, tokens_at_most(call.request), check) as settle:
+                response = await self._attempt_now(call)
+                if response.usage is not None:
+                    settle(response.usage.input_tokens + response.usage.output_tokens)
+                return response
+        except RateLimited as error:
+            if pace.n_refused_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                raise self._too_many(pace.n_refused_in_a_row, error) from error
+            raise
+
+    async def _attempt_now(self, call: Call) -> Response:
+        timeout_s = self._time_left(call)
+        attempt_id = next(self._attempt_ids)
+        self._journal.start_attempt(attempt_id, call.key, call.role)
+        await self._journal.committed()
+        try:
+            response = await self._send(call, timeout_s)
+        except (ProviderError, BudgetExhausted) as error:
+            self.n_failed += 1
+            self.last_failure = f"{type(error).__name__}: {error}"
+            self._journal.end_attempt(attempt_id, type(error).__name__, str(error))
             await self._journal.committed()
-            try:
-                response = await self._send(call, timeout_s)
-            except (ProviderError, BudgetExhausted) as error:
-                self.n_failed += 1
-                self.last_failure = f"{type(error).__name__}: {error}"
-                self._journal.end_attempt(attempt_id, type(error).__name__, str(error))
-                await self._journal.committed()
-                raise
-            response = replace(response, text=storable(response.text))  # live and journaled must be the same
-            self._journal.end_attempt(attempt_id, "ok")
-            kept = call.request.messages if call.keeps_request else None
-            self._journal.add_answer(call.key, call.request.model, response, _as_json(kept))
-            await self._journal.committed()
-            return response
+            raise
+        response = replace(response, text=storable(response.text))  # live and journaled must be the same
+        self._journal.end_attempt(attempt_id, "ok")
+        kept = call.request.messages if call.keeps_request else None
+        self._journal.add_answer(call.key, call.request.model, response, _as_json(kept))
+        await self._journal.committed()
+        return response
 
     async def _send(self, call: Call, timeout_s: float) -> Response:
         transport = self._transports.get(call.request.model) or self._transports[""]
@@ -223,6 +246,8 @@ class Gateway:
             raise CallTimedOut(f"no reply from {call.request.model} within {timeout_s:.0f} s") from error
 
     def _time_left(self, call: Call) -> float:
+        """Return the seconds that an attempt may take; raises if it may not begin."""
+        self._stop.check()
         deadline = self.deadlines.get(call.phase)
         if deadline is None:
             return call.timeout_s

@@ -23,6 +23,7 @@ from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, limit_of
+from promptopt.pacing import Pacing
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import Rating, rate_all, rater
 from promptopt.result import Spend, spend_of
@@ -132,7 +133,8 @@ class Check:
             journal.set_config(wanted)
             journal.start_session(datetime.now(UTC).isoformat())
             state = self._state(
-                journal, Gateway(journal, used, concurrency=self.settings.concurrency, retry=retry)
+                journal,
+                Gateway(journal, used, concurrency=self.settings.concurrency, retry=retry, pacing=Pacing()),
             )
             ratings, reason = await self._rate(state, Lease(self.limit))
             await journal.committed()

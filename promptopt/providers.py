@@ -1,4 +1,4 @@
-"""Models behind litellm: what they cost and take, how they are called, what their failures mean.
+"""Models behind litellm: what they cost and take, how they are called.
 
 litellm costs three seconds to import, hence it is imported at the first need. Its own retries, price
 download, `.env` loading and printing are switched off before.
@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import json
 import logging
 import math
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptopt import image
-from promptopt.errors import (
-    CallRefused,
-    CallTimedOut,
-    ConfigError,
-    ConnectionLost,
-    ContentRefused,
-    ContextTooLong,
-    ProviderError,
-    RateLimited,
-    RunRefused,
-    ServerFailed,
-    nearest,
-)
+from promptopt.errors import ConfigError, ServerFailed, nearest
+from promptopt.failure import classify
 from promptopt.ledger import Amount
+from promptopt.reply import (
+    Sent,
+    finish_reason,
+    first_token,
+    list_cost,
+    list_prices,
+    model_info,
+    own_sum,
+    text_of,
+    usage_of,
+)
 from promptopt.types import Message, Request, Response, Role, Usage
 
 if TYPE_CHECKING:
@@ -43,23 +45,8 @@ MAX_TOKENS_TASK = 1024
 MAX_TOKENS_WRITER = 8192
 # Tokens that chat formats add; generous, since a reservation must be a true bound.
 _TOKENS_PER_MESSAGE = 16
-_QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota", "credit balance is too low", "billing_hard")
-# litellm knows most of these refusals by their wording; the code is surer.
-_REFUSAL_CODES: dict[str, type[CallRefused]] = {
-    "context_length_exceeded": ContextTooLong,
-    "content_policy_violation": ContentRefused,
-    "content_filter": ContentRefused,
-}
-# Gemini words a limit per minute like an exhausted quota, but then says when to come back.
-_RETRY_WORDS = ("retry in", "retrydelay", "try again in")
-
-
-_REMEDIES = {
-    "AuthenticationError": "; check the key in the environment",
-    "PermissionDeniedError": "; check what the key may do",
-    "PaymentRequiredError": "; check the account's credit",
-    "NotFoundError": "; check the model's name and --api-base",
-}
+# Packages that litellm needs for some models and does not bring along: (module, extra of ours that does).
+_RESPONSES_API, _VERTEX = ("mcp", "responses"), ("google.auth", "vertex")
 
 
 class Transport(Protocol):
@@ -176,8 +163,9 @@ def find_model(
     else:
         litellm = load_litellm()
         _check_name_and_key(litellm, name, api_base)
-        info = _model_info(litellm, name)
-        listed = _list_prices(litellm, info)
+        info = model_info(litellm, name)
+        _check_packages(litellm, name, api_base, info)
+        listed = list_prices(litellm, name)
         is_reasoning = bool(info and info.get("supports_reasoning"))
         takes = _takes(litellm, wire_name(name, api_base), temperature=_temperature(role))
     default = MAX_TOKENS_WRITER if role == "optimizer" or is_reasoning else MAX_TOKENS_TASK
@@ -200,15 +188,45 @@ def load_litellm() -> ModuleType:
     """Import litellm with its network access, `.env` loading and printing switched off."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
+    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)  # of replies in odd forms
     with warnings.catch_warnings():
         # Its records are built at first use and warn then; where warnings are errors, every call would fail.
         warnings.simplefilter("ignore")
         litellm = importlib.import_module("litellm")
         litellm.ModelResponse()
+        _show_cohere(litellm)
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]  # it prints to stdout otherwise
     litellm.telemetry = False  # type: ignore[attr-defined]
-    logging.getLogger("LiteLLM").setLevel(logging.ERROR)
+    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # what it reports as errors, it raises as well
+    for row in litellm.model_cost.values():
+        row.pop("off_peak_pricing", None)  # else the same reply would cost another sum at another hour
     return litellm
+
+
+def endpoint(name: str, api_base: str | None) -> str:
+    """Return what limits of calls a minute belong to: the address, else the provider of the model."""
+    if api_base is not None:
+        return api_base
+    litellm = load_litellm()
+    try:
+        return str(litellm.get_llm_provider(name)[1])
+    except litellm.BadRequestError:
+        return name
+
+
+def _show_cohere(litellm: ModuleType) -> None:
+    """Make litellm's Cohere code show replies as the other providers' does: only there stand the billed units."""
+
+    def shown(read: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(read)
+        def show_and_read(*args: Any, **named: Any) -> Any:
+            named["logging_obj"].post_call(original_response=named["raw_response"].text)
+            return read(*args, **named)
+
+        return show_and_read
+
+    for config in (litellm.CohereChatConfig, litellm.CohereV2ChatConfig):
+        config.transform_response = shown(config.transform_response)
 
 
 class LitellmTransport:
@@ -227,12 +245,17 @@ class LitellmTransport:
         ask, read = litellm.acompletion, self._response
         if request.is_embedding:
             ask, read = litellm.aembedding, self._vectors
+        sent, arguments = Sent(), self._arguments(request)
+        if not request.is_embedding:
+            arguments["logger_fn"] = sent.note
         started = time.monotonic()
         try:
-            reply = await ask(**self._arguments(request), timeout=timeout_s, max_retries=0)
+            reply = await ask(**arguments, timeout=timeout_s, max_retries=0)
         except Exception as error:  # litellm's tree has no root; each is drawn anew, none kept
-            raise classify(litellm, error) from error
-        return read(litellm, request, reply, time.monotonic() - started)
+            reply = sent.rescued(litellm)
+            if reply is None:
+                raise classify(litellm, error, is_answered=sent.is_answer) from error
+        return read(litellm, request, reply, sent, time.monotonic() - started)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {"model": wire_name(request.model, request.api_base)}
@@ -256,23 +279,28 @@ class LitellmTransport:
                 arguments["api_key"] = "none"  # local servers take any key, the client insists on one
         return arguments
 
-    def _response(self, litellm: ModuleType, request: Request, reply: Any, latency_s: float) -> Response:
+    def _response(
+        self, litellm: ModuleType, request: Request, reply: Any, sent: Sent, latency_s: float
+    ) -> Response:
         if not reply.choices:
             raise ServerFailed(f"{request.model} sent a reply without choices")
         choice = reply.choices[0]
-        extra = getattr(choice.message, "provider_specific_fields", None) or {}
-        text = choice.message.content or extra.get("refusal") or ""
-        usage = _usage(getattr(reply, "usage", None))
+        raw = getattr(reply, "usage", None)
+        text, usage = text_of(choice), usage_of(raw, sent)
+        if not text and usage is None and sent.is_answer is False:
+            raise ServerFailed(f"{request.model} sent a reply without an answer")
         return Response(
             text=text,
             usage=usage,
-            cost_usd=self._cost(litellm, request, reply, usage),
+            cost_usd=self._cost(litellm, request, raw, usage, sent),
             latency_s=latency_s,
-            finish_reason="content_filter" if extra.get("refusal") else str(choice.finish_reason or "unknown"),
-            logprobs=_first_token(getattr(choice, "logprobs", None)),
+            finish_reason=finish_reason(choice, sent),
+            logprobs=first_token(getattr(choice, "logprobs", None)),
         )
 
-    def _vectors(self, litellm: ModuleType, request: Request, reply: Any, latency_s: float) -> Response:
+    def _vectors(
+        self, litellm: ModuleType, request: Request, reply: Any, sent: Sent, latency_s: float
+    ) -> Response:
         """Return the vectors as a JSON list, in the order of the texts."""
         try:
             rows = sorted(reply.data, key=lambda row: int(row["index"]))
@@ -282,24 +310,21 @@ class LitellmTransport:
         is_complete = len(vectors) == len(request.messages) and len({len(vector) for vector in vectors}) == 1
         if not is_complete or not all(math.isfinite(value) for vector in vectors for value in vector):
             raise ServerFailed(f"{request.model} sent {len(vectors)} vectors for {len(request.messages)} texts")
-        usage = _usage(getattr(reply, "usage", None))
-        return Response(json.dumps(vectors), usage, self._cost(litellm, request, reply, usage), latency_s)
+        raw = getattr(reply, "usage", None)
+        usage = usage_of(raw, sent)
+        return Response(json.dumps(vectors), usage, self._cost(litellm, request, raw, usage, sent), latency_s)
 
-    def _cost(self, litellm: ModuleType, request: Request, reply: Any, usage: Usage | None) -> Decimal | None:
+    def _cost(
+        self, litellm: ModuleType, request: Request, raw: Any, usage: Usage | None, sent: Sent
+    ) -> Decimal | None:
+        """Return the dollars: by the user's prices, else the provider's own sum, else the list; None = unknown."""
         if usage is None:
             return None
         spec = self._specs.get((request.model, request.api_base))
-        info = _model_info(litellm, request.model)
-        listed = _list_prices(litellm, info)
-        if spec is not None and (spec.price_in, spec.price_out) != listed:
+        if spec is not None and spec.prices != list_prices(litellm, request.model):
             return spec.price(usage.input_tokens, usage.output_tokens)
-        own = getattr(reply.usage, "cost", None)
-        if own:  # the provider's own sum, as OpenRouter sends it
-            return Decimal(str(own))
-        if listed[0] is None:
-            return None
-        parts = litellm.cost_per_token(model=request.model, usage_object=reply.usage)
-        return Decimal(str(parts[0])) + Decimal(str(parts[1]))
+        own = own_sum(raw)
+        return list_cost(litellm, request.model, raw, sent) if own is None else own
 
 
 class SimulatorTransport:
@@ -348,66 +373,6 @@ def wire_name(name: str, api_base: str | None) -> str:
     return name if api_base is None or name.startswith("openai/") else f"openai/{name}"
 
 
-def classify(litellm: ModuleType, error: Exception) -> ProviderError:
-    """Return the error of our tree that a failure of litellm means; by class, its codes are unreliable."""
-    message = _one_line(error)
-    kinds: list[tuple[Any, type[ProviderError]]] = [
-        (litellm.AuthenticationError, RunRefused),
-        (litellm.PermissionDeniedError, RunRefused),
-        (litellm.NotFoundError, RunRefused),
-        (litellm.ContextWindowExceededError, ContextTooLong),
-        (litellm.ContentPolicyViolationError, ContentRefused),
-        (litellm.Timeout, CallTimedOut),
-        (litellm.PaymentRequiredError, RunRefused),
-        (litellm.BadRequestError, CallRefused),
-        (litellm.UnprocessableEntityError, CallRefused),
-        (litellm.InternalServerError, ServerFailed),
-        (litellm.ServiceUnavailableError, ServerFailed),
-        (litellm.BadGatewayError, ServerFailed),
-        (litellm.APIConnectionError, ConnectionLost),
-        (litellm.APIError, ServerFailed),
-    ]
-    if isinstance(error, litellm.RateLimitError):
-        whole = str(error).lower()
-        is_passing = any(word in whole for word in _RETRY_WORDS)
-        if any(word in whole for word in _QUOTA_WORDS) and not is_passing:
-            return RunRefused(message)
-        return RateLimited(message, _retry_after(error))
-    if "No module named" in message:  # a local fault in the coat of a connection error
-        return RunRefused(f"{message}; install the missing package")
-    status = str(getattr(error, "status_code", ""))
-    if type(error) is litellm.APIError and status in ("402", "403"):  # it has no class of its own for these
-        return RunRefused(message)
-    body = getattr(error, "body", None)
-    code = body.get("code") if isinstance(body, dict) else None
-    if isinstance(error, litellm.BadRequestError) and code in _REFUSAL_CODES:
-        return _REFUSAL_CODES[code](message)
-    for kind, ours in kinds:
-        if isinstance(error, kind):
-            return ours(message + _REMEDIES.get(type(error).__name__, ""))
-    return RunRefused(f"{type(error).__name__}: {message}")
-
-
-def _one_line(error: Exception) -> str:
-    return without_secrets(" ".join(str(error).split()))[:500]
-
-
-def without_secrets(text: str) -> str:
-    """Return `text` with the values of the environment's keys and tokens struck out."""
-    for name, value in os.environ.items():
-        if name.endswith(("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")) and len(value) >= 8:
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
-def _retry_after(error: Exception) -> float | None:
-    headers = getattr(error, "litellm_response_headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
-    except ValueError:  # absent, or a date: then our own back-off decides
-        return None
-
-
 def _temperature(role: Role) -> float:
     """Return a role's temperature; the judge's is SPO's (arXiv 2502.06855): at 0, votes would be copies."""
     return {"optimizer": 1.0, "judge": 0.3}.get(role, 0.0)
@@ -430,23 +395,27 @@ def _check_name_and_key(litellm: ModuleType, name: str, api_base: str | None) ->
         raise ConfigError(f"model {name!r} ({provider}) needs a key: set {names} in the environment")
 
 
-def _model_info(litellm: ModuleType, name: str) -> dict[str, Any] | None:
-    """Return litellm's row for a model; None if it has none or only a family's rule, which has price 0."""
+def _check_packages(litellm: ModuleType, name: str, api_base: str | None, info: dict[str, Any] | None) -> None:
+    """Raise ConfigError if a package is absent that litellm needs for the model."""
+    wire = wire_name(name, api_base)
+    needed = []
+    if "/responses/" in wire or (info is not None and info.get("mode") == "responses"):
+        needed.append(_RESPONSES_API)
+    if wire.startswith("vertex_ai/"):
+        needed.append(_VERTEX)
+    for module, extra in needed:
+        if not _is_installed(module):
+            raise ConfigError(
+                f"model {name!r} needs the package {module}, which is not installed: "
+                f"pip install 'promptopt-suite[{extra}]'"
+            )
+
+
+def _is_installed(module: str) -> bool:
     try:
-        info: dict[str, Any] = dict(litellm.get_model_info(name))
-    except Exception:  # noqa: BLE001  # litellm raises bare exceptions for names that it does not map
-        return None
-    return info if info.get("key") in litellm.model_cost else None
-
-
-def _list_prices(litellm: ModuleType, info: dict[str, Any] | None) -> tuple[Decimal, Decimal] | tuple[None, None]:
-    if info is None:
-        return (None, None)
-    row = litellm.model_cost[info["key"]]
-    price_in, price_out = row.get("input_cost_per_token"), row.get("output_cost_per_token")
-    if price_in is None or price_out is None:
-        return (None, None)
-    return (Decimal(str(price_in)), Decimal(str(price_out)))
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _takes(litellm: ModuleType, name: str, **setting: Any) -> bool:
@@ -457,24 +426,3 @@ def _takes(litellm: ModuleType, name: str, **setting: Any) -> bool:
     except litellm.UnsupportedParamsError:
         return False
     return bool(setting.keys() & taken.keys()) or provider not in ("openai", "azure")
-
-
-def _usage(raw: Any) -> Usage | None:
-    """Return the reported usage; None where the endpoint sent none (litellm then says 0 and 0)."""
-    n_in, n_out = getattr(raw, "prompt_tokens", 0) or 0, getattr(raw, "completion_tokens", 0) or 0
-    if raw is None or (n_in <= 0 and n_out <= 0) or n_in < 0 or n_out < 0:
-        return None
-    details_in = getattr(raw, "prompt_tokens_details", None)
-    details_out = getattr(raw, "completion_tokens_details", None)
-    cached = getattr(details_in, "cached_tokens", 0) or 0
-    reasoning = getattr(details_out, "reasoning_tokens", 0) or 0
-    return Usage(n_in, n_out, cached, reasoning)
-
-
-def _first_token(raw: Any) -> tuple[tuple[str, float], ...] | None:
-    content = getattr(raw, "content", None)
-    if not content:
-        return None
-    # Marks such as ** before the answer tell nothing; they are asked for by no label.
-    first = next((token for token in content if any(map(str.isalnum, token.token.strip("Ġ▁Ċ")))), content[0])
-    return tuple((top.token, float(top.logprob)) for top in first.top_logprobs or [first])

@@ -22,6 +22,7 @@ from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
+from promptopt.pacing import Pacing
 from promptopt.plan import PROOF_SHARE, Plan, finalists
 from promptopt.probe import probe
 from promptopt.proof import prove
@@ -218,6 +219,7 @@ class Run:
             concurrency=plan.concurrency,
             retry=self._retry,
             stop=self.stop,
+            pacing=Pacing(plan.settings.rpm, plan.settings.tpm),
         )
         seconds = plan.settings.budget.seconds
         if seconds is not None:

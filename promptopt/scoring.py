@@ -25,6 +25,7 @@ from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.image import USUAL_TOKENS
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop, limit_of
+from promptopt.pacing import Pacing
 from promptopt.plan import model_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import worst_rating
@@ -275,6 +276,7 @@ class Evaluating:
             concurrency=self.settings.concurrency,
             retry=self._retry,
             stop=self.stop,
+            pacing=Pacing(self.settings.rpm, self.settings.tpm),
         )
         if self.settings.budget.seconds is not None:
             gateway.deadlines = {"search": time.monotonic() + self.settings.budget.seconds}

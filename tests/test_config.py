@@ -22,9 +22,9 @@ def write_rows(path: Path, n: int = 30, **more: str) -> Path:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", float("nan"), float("inf"), True])
 def test_counts_are_whole_and_positive(value: object) -> None:
-    for fields in ({"concurrency": value}, {"max_tokens": value}, {"max_prompt_tokens": value}):
-        with pytest.raises(ConfigError, match=r"^--(concurrency|max-tokens|max-prompt-tokens) is "):
-            Settings("sim", **fields)  # type: ignore[arg-type]
+    for name in ("concurrency", "rpm", "tpm", "max_tokens", "max_prompt_tokens"):
+        with pytest.raises(ConfigError, match=rf"^--{name.replace('_', '-')} is "):
+            Settings("sim", **{name: value})  # type: ignore[arg-type]
     for budget in (Budget(calls=value), Budget(tokens=value)):  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=r"^--budget-(calls|tokens) is "):
             Settings("sim", budget=budget)

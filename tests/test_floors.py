@@ -30,7 +30,7 @@ FLOORS = {
         "option",
         "plugin",
     },
-    2: {"providers", "gateway", "simulator", "protocol"},
+    2: {"providers", "gateway", "pacing", "reply", "failure", "simulator", "protocol"},
     3: {
         "gate",
         "racing",
@@ -72,6 +72,8 @@ FLOORS = {
         "server",
         "cli",
         "cli_options",
+        "cli_run",
+        "cli_evaluate",
         "cli_judge",
         "command",
         "screen_evaluation",
