@@ -26,6 +26,7 @@ from promptopt.config import (
 from promptopt.errors import ConfigError, nearest
 from promptopt.ledger import Stop
 from promptopt.plan import Plan, make_plan
+from promptopt.providers import closing
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.scoring import Evaluating, Evaluation, Split
@@ -195,7 +196,7 @@ def run_in_thread(run: R, watch: Callable[[R], None] | None = None) -> Any:
 
     def work() -> None:
         try:
-            outcome.append(asyncio.run(run.execute()))
+            outcome.append(asyncio.run(closing(run.execute())))
         except BaseException as error:  # noqa: BLE001  # carried to the calling thread and raised there
             outcome.append(error)
         finally:

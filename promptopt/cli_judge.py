@@ -33,6 +33,7 @@ def judge_check(
     import asyncio
 
     from promptopt import config, judge_check
+    from promptopt.providers import closing
     from promptopt.screen import clean
     from promptopt.types import Budget
 
@@ -48,6 +49,6 @@ def judge_check(
     check = judge_check.make_check(rubric, data, settings, repeats=repeats)
     for note in () if as_json else check.notes:
         sys.stderr.write(clean(note) + "\n")
-    report = asyncio.run(check.run())
+    report = asyncio.run(closing(check.run()))
     text = "\n".join(map(clean, judge_check.lines(report))) + "\n"
     sys.stdout.write(report.to_json() if as_json else text)

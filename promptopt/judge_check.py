@@ -132,10 +132,9 @@ class Check:
                 check_same(known, wanted, out)
             journal.set_config(wanted)
             journal.start_session(datetime.now(UTC).isoformat())
-            state = self._state(
-                journal,
-                Gateway(journal, used, concurrency=self.settings.concurrency, retry=retry, pacing=Pacing()),
-            )
+            n = self.settings.concurrency
+            gateway = Gateway(journal, used, concurrency=n, retry=retry, pacing=Pacing())
+            state = self._state(journal, gateway)
             ratings, reason = await self._rate(state, Lease(self.limit))
             await journal.committed()
             return self._report(state, ratings, reason, out)

@@ -36,20 +36,8 @@ OPTION_KEYS = (
     *("input", "target", "image"),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
     *("budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
-    *(
-        "seed",
-        "concurrency",
-        "rpm",
-        "tpm",
-        "max-tokens",
-        "max-prompt-tokens",
-        "out",
-        "dry-run",
-        "json",
-        "quiet",
-        "probe",
-    ),
-    *("split", "examples", "fail-under", "failures"),
+    *("seed", "concurrency", "rpm", "tpm", "max-tokens", "max-prompt-tokens", "out", "probe"),
+    *("dry-run", "json", "quiet", "split", "examples", "fail-under", "failures"),
 )
 _NOT_IN_PROMPTS = ("prompt-file",)
 

@@ -6,6 +6,7 @@ download, `.env` loading and printing are switched off before.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import importlib.util
@@ -13,13 +14,14 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from promptopt import image
 from promptopt.errors import ConfigError, ServerFailed, nearest
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS_TASK = 1024
 MAX_TOKENS_WRITER = 8192
+T = TypeVar("T")
 # Tokens that chat formats add; generous, since a reservation must be a true bound.
 _TOKENS_PER_MESSAGE = 16
 # Packages that litellm needs for some models and does not bring along: (module, extra of ours that does).
@@ -227,6 +230,31 @@ def _show_cohere(litellm: ModuleType) -> None:
 
     for config in (litellm.CohereChatConfig, litellm.CohereV2ChatConfig):
         config.transform_response = shown(config.transform_response)
+
+
+async def closing(work: Awaitable[T]) -> T:
+    """Return the result of `work`, and close the connections that litellm keeps for this event loop.
+
+    For the whole work of an event loop that is ours: they would stay open, and warn when they are collected.
+    """
+    try:
+        return await work
+    finally:
+        await _close_connections()
+
+
+async def _close_connections() -> None:
+    litellm: Any = sys.modules.get("litellm")
+    if litellm is None:
+        return
+    clients = litellm.in_memory_llm_clients_cache.cache_dict
+    ending = f"-{id(asyncio.get_running_loop())}"
+    for key in [key for key in clients if str(key).endswith(ending)]:
+        kept = clients.pop(key)
+        inner = getattr(kept, "_client", None) or getattr(kept, "client", None) or kept
+        if (close := getattr(inner, "aclose", None)) is not None:
+            await close()
+    await asyncio.sleep(0)  # transports close in the next turn of the loop
 
 
 class LitellmTransport:

@@ -28,7 +28,7 @@ from promptopt.errors import ProviderError
 from promptopt.gateway import Call, Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Lease, limit_of
-from promptopt.providers import LitellmTransport
+from promptopt.providers import LitellmTransport, closing
 from promptopt.run import Run
 from promptopt.study import SearchSize, Study
 from promptopt.types import Budget, Message, Request, Response
@@ -88,7 +88,7 @@ def evaluate(stage: Stage) -> list[tuple[str, float, str | None]]:
             study = Study(state, Lease(limit_of(None, 5, None)), SearchSize(5))
             return await study.evaluate([study.initial], study.task.dev[:5])
 
-    table = asyncio.run(run())
+    table = asyncio.run(closing(run()))
     ids = [example.id for example in table.examples]
     return list(zip(ids, table.values[0].tolist(), table.outputs[0], strict=True))
 
@@ -122,7 +122,7 @@ def optimize(stage: Stage) -> dict[str, Any]:
     settings = stage.settings(optimizer="random", budget=Budget(calls=60), options=options, proof_examples=6)
     plan, front_matter = prepare(PROMPT, "support", settings)
     retry = RetryPolicy(n_attempts=1)
-    result = asyncio.run(Run(plan, front_matter=front_matter, retry=retry).execute())
+    result = asyncio.run(closing(Run(plan, front_matter=front_matter, retry=retry).execute()))
     assert result.improvement is not None
     assert result.best.dev is not None
     spend = result.spend
@@ -170,7 +170,7 @@ def tell(stage: Stage, *requests: Request) -> Told:
                     replies.append(error)
             return Told(replies, journal.attempt_counts())
 
-    return asyncio.run(run())
+    return asyncio.run(closing(run()))
 
 
 # Recording and replaying --------------------------------------------------------------------------

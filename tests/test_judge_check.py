@@ -23,6 +23,7 @@ from promptopt.config import Settings
 from promptopt.errors import ConfigError, ServerFailed, TooManyMissing
 from promptopt.gateway import RetryPolicy
 from promptopt.judge_check import Report, lines, make_check
+from promptopt.providers import closing
 from promptopt.types import Budget, Request
 
 RUBRIC = "- It is right.\n- It is short.\n"
@@ -59,7 +60,7 @@ def check(
     given = Settings("sim", out=folder / "out", **({"budget": Budget(calls=100)} | settings))
     made = make_check(str(folder / "rubric.md"), path if path.exists() else write(folder), given, repeats=repeats)
     transport = Scripted(reply)
-    return asyncio.run(made.run({"sim": transport}, RetryPolicy(n_attempts=1))), transport
+    return asyncio.run(closing(made.run({"sim": transport}, RetryPolicy(n_attempts=1)))), transport
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,7 @@ def test_a_judge_that_fails_is_asked_again_and_then_missing(tmp_path: Path) -> N
         str(tmp_path / "rubric.md"), tmp_path / "labelled.jsonl", Settings("sim", out=tmp_path / "out"), repeats=1
     )
     transport = Scripted(steady, on_request=fail)
-    report = asyncio.run(made.run({"sim": transport}, RetryPolicy(n_attempts=1)))
+    report = asyncio.run(closing(made.run({"sim": transport}, RetryPolicy(n_attempts=1))))
     assert (report.rated, report.missing, len(transport.requests)) == (5, 1, 5 + 3)
     assert "ServerFailed: down" in report.reason
 

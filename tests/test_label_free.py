@@ -21,7 +21,7 @@ from promptopt.errors import ConfigError, TaskError
 from promptopt.evaluation import judge_reply
 from promptopt.journal import Journal
 from promptopt.plan import Plan, make_plan
-from promptopt.providers import SimulatorTransport
+from promptopt.providers import SimulatorTransport, closing
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.screen import Screen
@@ -133,7 +133,7 @@ def test_an_own_metric_scores_answers_without_targets(tmp_path: Path) -> None:
     metric = f"{tmp_path / 'own.py'}:polite"
     plan, _ = prepare("Name the colour.", data, replace(SETTINGS, out=tmp_path / "run"), metric=metric)
     transport = Scripted(world)
-    result = asyncio.run(Run(plan, transports={"sim": transport}).execute())
+    result = asyncio.run(closing(Run(plan, transports={"sim": transport}).execute()))
     assert result.improvement is not None
     assert result.improvement.test == "exact McNemar"
     assert result.improvement.judged is None
@@ -210,7 +210,7 @@ def test_the_simulator_is_refused_where_it_knows_no_targets(tmp_path: Path) -> N
 def test_the_simulator_plays_where_it_alone_knows_the_targets(tmp_path: Path) -> None:
     plan, _ = prepare(SUPPORT, "support", replace(SETTINGS, out=tmp_path), metric="none")
     targets = {example.inputs["message"]: example.target for example in plan.task.train}
-    result = asyncio.run(Run(plan).execute())
+    result = asyncio.run(closing(Run(plan).execute()))
     assert result.status == "completed"
     assert result.task["metric"] == "none"
     assert result.initial.dev is None
@@ -230,7 +230,7 @@ def test_no_hold_out_without_scores() -> None:
 def test_forecast_knows_the_judge(budget: Budget, tmp_path: Path) -> None:
     plan = make_plan(unlabelled(n_test=60), replace(SETTINGS, budget=budget, out=tmp_path))
     forecast = plan.forecast
-    result = asyncio.run(Run(plan, transports={"sim": Scripted(world)}).execute())
+    result = asyncio.run(closing(Run(plan, transports={"sim": Scripted(world)}).execute()))
     assert 0.7 <= forecast.calls / result.spend.calls <= 1.4
     assert forecast.worst_usd is not None
     assert forecast.expected_usd is not None
@@ -244,7 +244,7 @@ def test_forecast_knows_the_judge(budget: Budget, tmp_path: Path) -> None:
 def test_forecast_is_near_what_a_run_takes(name: str, tmp_path: Path) -> None:
     settings = Settings("sim", optimizer="spo", budget=Budget(calls=300), out=tmp_path)
     plan, _ = prepare(bundled.folder(name) / bundled.PROMPT, name, settings, metric="none")
-    spend = asyncio.run(Run(plan).execute()).spend
+    spend = asyncio.run(closing(Run(plan).execute())).spend
     assert plan.forecast.expected_usd is not None
     assert spend.cost_usd is not None
     assert 0.5 <= plan.forecast.expected_usd / spend.cost_usd <= 2
@@ -268,7 +268,7 @@ def test_screen_says_what_the_judge_prefers(tmp_path: Path) -> None:
     err = io.StringIO()
     screen = Screen(out=io.StringIO(), err=err)
     screen.start(run)
-    result = asyncio.run(run.execute())
+    result = asyncio.run(closing(run.execute()))
     screen.end_watch(run)
     said = " ".join(err.getvalue().split())
     assert "the smallest win rate that 20 test inputs can prove is, at best, 65.0%" in said
@@ -298,13 +298,13 @@ def test_screen_says_what_the_judge_prefers(tmp_path: Path) -> None:
 def test_screen_where_nothing_is_proven(tmp_path: Path, judge: object, said: str) -> None:
     transport = Scripted(lambda r: judge(r) if is_judge(r) else world(r))  # type: ignore[operator]
     run = make_run(tmp_path, transport, task=unlabelled(), settings=SETTINGS)
-    assert said in shown(run, asyncio.run(run.execute()))
+    assert said in shown(run, asyncio.run(closing(run.execute())))
 
 
 def test_labelled_screens_and_results_stay_as_they_were(tmp_path: Path) -> None:
     settings = Settings("sim", optimizer="random", budget=Budget(calls=200))
     run = make_run(tmp_path, Scripted(model), settings=settings)
-    result = asyncio.run(run.execute())
+    result = asyncio.run(closing(run.execute()))
     assert result.improvement is not None
     assert result.improvement.delta is not None
     assert result.improvement.judged is None

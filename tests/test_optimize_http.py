@@ -17,6 +17,7 @@ from scripted import make_task, model
 from promptopt.config import Settings
 from promptopt.gateway import RetryPolicy
 from promptopt.plan import make_plan
+from promptopt.providers import closing
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.testing import outcome
@@ -50,7 +51,7 @@ def optimize(folder: Path, answer: Callable[[dict[str, Any]], Reply]) -> tuple[R
             async with asyncio.timeout(60):
                 return await run.execute()
 
-        return asyncio.run(main()), server
+        return asyncio.run(closing(main())), server
 
 
 @pytest.fixture(scope="module")

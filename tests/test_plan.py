@@ -14,6 +14,7 @@ from promptopt.api import prepare
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.plan import GATE_SHARE, PROOF_SHARE, Plan, make_plan
+from promptopt.providers import closing
 from promptopt.run import Run
 from promptopt.stats import smallest_provable_gain
 from promptopt.tasks import bundled
@@ -113,7 +114,7 @@ def test_time_alone_bounds_no_dollars() -> None:
 def test_forecast_is_near_what_a_run_takes(name: str, calls: int, tmp_path: Path) -> None:
     settings = Settings("sim", budget=Budget(calls=calls), out=tmp_path)
     plan, _ = prepare(bundled.folder(name) / bundled.PROMPT, name, settings)
-    spend = asyncio.run(Run(plan).execute()).spend
+    spend = asyncio.run(closing(Run(plan).execute())).spend
     assert plan.forecast.expected_usd is not None
     assert spend.cost_usd is not None
     assert 0.5 <= plan.forecast.expected_usd / spend.cost_usd <= 2
@@ -123,7 +124,7 @@ def test_forecast_is_near_what_a_run_takes(name: str, calls: int, tmp_path: Path
 def test_dollars_decide_how_many_calls_are_expected(tmp_path: Path) -> None:
     settings = Settings("sim", budget=Budget(usd=Decimal("0.1")), out=tmp_path)
     plan, _ = prepare(bundled.folder("support") / bundled.PROMPT, "support", settings)
-    spend = asyncio.run(Run(plan).execute()).spend
+    spend = asyncio.run(closing(Run(plan).execute())).spend
     assert spend.cost_usd is not None
     assert spend.cost_usd <= Decimal("0.1")
     assert 0.5 <= plan.search_calls / spend.by_phase["search"].calls <= 2
@@ -183,7 +184,9 @@ def test_proof_grows_with_what_the_search_left(tmp_path: Path) -> None:
     settings = Settings("sim", budget=Budget(usd=Decimal("0.3")), optimizer="random", out=tmp_path)
     plan = make_plan(task, settings)
     assert len(plan.task.test) < 40
-    result = asyncio.run(Run(plan, transports={"sim": Scripted(model, cost_usd=Decimal("0.0002"))}).execute())
+    result = asyncio.run(
+        closing(Run(plan, transports={"sim": Scripted(model, cost_usd=Decimal("0.0002"))}).execute())
+    )
     assert result.best.test is not None
     assert result.best.test.n > 2 * len(plan.task.test)
     assert result.spend.cost_usd is not None

@@ -31,7 +31,7 @@ from promptopt.errors import (
 )
 from promptopt.ledger import Amount, Lease, limit_of
 from promptopt.plan import make_plan
-from promptopt.providers import ModelSpec
+from promptopt.providers import ModelSpec, closing
 from promptopt.rating import rater, worst_rating
 from promptopt.scoring import Evaluating
 from promptopt.study import SearchSize, Study
@@ -280,7 +280,7 @@ def test_answers_left_are_counted_with_their_ratings() -> None:
 def execute(folder: Path, *, concurrency: int = 16, latency_seed: int | None = None, **more: Any) -> Scripted:
     transport = Scripted(more.pop("reply", world), latency_seed=latency_seed)
     settings = replace(SETTINGS, concurrency=concurrency, **more)
-    asyncio.run(make_run(folder, transport, task=rated_task(), settings=settings).execute())
+    asyncio.run(closing(make_run(folder, transport, task=rated_task(), settings=settings).execute()))
     return transport
 
 
@@ -350,7 +350,7 @@ def test_data_without_targets_is_scored_by_a_rubric(tmp_path: Path) -> None:
     transport = Scripted(play)
     task = rated_task().without_targets()
     settings = replace(SETTINGS, optimizer=CLIMB)
-    result = asyncio.run(make_run(tmp_path, transport, task=task, settings=settings).execute())
+    result = asyncio.run(closing(make_run(tmp_path, transport, task=task, settings=settings).execute()))
     assert result.improvement is not None
     assert result.improvement.judged is None
     assert result.best.test is not None
@@ -384,7 +384,7 @@ def test_a_prompt_is_evaluated_by_a_rubric(tmp_path: Path) -> None:
     assert evaluating.estimate.calls == evaluating.n_calls == 40
     plain = Evaluating(make_task(), settings, "dev", transports={}).estimate
     assert evaluating.estimate.worst_tokens > 2 * plain.expected_tokens + plain.worst_tokens
-    found = asyncio.run(evaluating.execute())
+    found = asyncio.run(closing(evaluating.execute()))
     assert found.status == "budget_exhausted"
     assert found.score is not None
     assert (found.score.n, found.score.score, found.spend.calls) == (15, 1.0, 30)
@@ -405,7 +405,7 @@ def test_a_changed_rubric_is_another_run(tmp_path: Path) -> None:
     execute(tmp_path)
     other = replace(rated_task(), metric=replace(rubric(), digest="changed"))
     with pytest.raises(ConfigError, match="metric file: its content differs"):
-        asyncio.run(make_run(tmp_path, Scripted(world), task=other, settings=SETTINGS).execute())
+        asyncio.run(closing(make_run(tmp_path, Scripted(world), task=other, settings=SETTINGS).execute()))
 
 
 def test_an_unread_rating_names_what_was_said() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from loopback import chat, failure, serve
 from scripted import make_task, model
 
+from promptopt.api import run_in_thread
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.gateway import RetryPolicy
@@ -119,7 +119,7 @@ def run_with(folder: Path, answer: Any, **settings: Any) -> tuple[Any, list[dict
         )
         run = Run(make_plan(make_task(), given), retry=RetryPolicy(2, 0.001, 0.004))
         try:
-            return asyncio.run(run.execute()), server.bodies
+            return run_in_thread(run), server.bodies
         except ConfigError as error:
             return error, server.bodies
 

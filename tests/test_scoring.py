@@ -16,6 +16,7 @@ from promptopt import Budget, ConfigError, Example, Task
 from promptopt.api import prepare_evaluation, run_in_thread
 from promptopt.config import Settings
 from promptopt.gateway import RetryPolicy
+from promptopt.providers import load_litellm
 from promptopt.scoring import Evaluating, Evaluation
 from promptopt.stats import score_interval
 from promptopt.tasks.metrics import load
@@ -242,3 +243,9 @@ def test_wrong_use_of_the_command(run: Runner, tmp_path: Path, words: tuple[obje
     assert says in done.err
     assert done.err.splitlines()[-1].startswith("error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_connection_stays_open(found: Asked) -> None:
+    found()
+    kept = load_litellm().in_memory_llm_clients_cache.cache_dict
+    assert not kept

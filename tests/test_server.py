@@ -23,7 +23,7 @@ from promptopt.config import Settings, load_examples
 from promptopt.errors import ConfigError, PromptoptError
 from promptopt.gateway import RetryPolicy
 from promptopt.protocol import Refusal, completion, read_chat
-from promptopt.providers import LitellmTransport
+from promptopt.providers import LitellmTransport, closing
 from promptopt.run import Run
 from promptopt.server import FAULTS, Allowance, ServerOptions, SimulatedService
 from promptopt.simulator import Simulator, landscape
@@ -63,7 +63,7 @@ def ask(address: str, *requests: Request, timeout_s: float = 20) -> list[Respons
     async def run() -> list[Response]:
         return [await transport.send(request, timeout_s) for request in requests]
 
-    return asyncio.run(run())
+    return asyncio.run(closing(run()))
 
 
 def support() -> tuple[Example, ...]:
@@ -430,7 +430,7 @@ def test_a_run_gets_through_faults(tmp_path: Path) -> None:
             out=tmp_path / "run",
         )
         plan, _ = prepare(SUPPORT, "support", settings)
-        result = asyncio.run(Run(plan, retry=RetryPolicy(12, 0.001, 0.004)).execute())
+        result = asyncio.run(closing(Run(plan, retry=RetryPolicy(12, 0.001, 0.004)).execute()))
     assert result.status in ("completed", "budget_exhausted")
     assert result.spend.calls > 60
     assert 1.1 < result.spend.attempts / result.spend.calls < 1.6
