@@ -5,7 +5,8 @@
 
 A server on this machine waits and answers. In turn, bare `litellm.acompletion` with as many calls in flight, and
 `promptopt evaluate` through the same litellm, each in a process of its own: no import, cache or memory is shared.
-The evaluation is then made again with all answers in its journal. Rates are of the calls alone, without imports.
+The evaluation is then made again with all answers in its journal. Rates are without imports, and without litellm's
+first call; both arms begin with no connection open.
 """
 
 from __future__ import annotations
@@ -59,6 +60,16 @@ def texts(n: int) -> list[str]:
     return [f"Name the colour of thing number {i}." for i in range(n)]
 
 
+def warm_up(url: str) -> None:
+    """Make litellm import what it imports at its first call, in an event loop of its own."""
+    from promptopt.providers import closing, load_litellm
+
+    litellm = load_litellm()
+    messages = [{"role": "user", "content": "hello"}]
+    given = {"model": f"openai/{MODEL}", "api_base": url, "api_key": "none", "max_retries": 0}
+    asyncio.run(closing(litellm.acompletion(messages=messages, **given)))
+
+
 def bare(url: str, n: int, concurrency: int) -> dict[str, Any]:
     """Return the seconds that `n` calls of litellm take."""
     from promptopt.providers import load_litellm
@@ -81,7 +92,6 @@ def bare(url: str, n: int, concurrency: int) -> dict[str, Any]:
                     timeout=60,
                 )
 
-        await asyncio.gather(*(one(text) for text in texts(concurrency)))  # connections and lazy imports
         started = time.perf_counter()
         await asyncio.gather(*(one(text) for text in texts(n)))
         return time.perf_counter() - started
@@ -171,6 +181,7 @@ def main() -> None:
         serve(args.serve / 1000)
     elif args.arm is not None:
         what = (args.url, args.calls, args.concurrency)
+        warm_up(args.url)
         found = bare(*what) if args.arm == "bare" else evaluate(*what, args.out)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({**found, "peak_mb": peak_mb}))
