@@ -306,7 +306,7 @@ def _run(
         screen.forecast(plan)
         return None
     screen = Screen(is_quiet=shows.quiet or shows.as_json)
-    if is_costly(plan.forecast.worst_usd, shows.confirm_above):
+    if is_costly(plan.forecast.worst_usd, shows.confirm_above, plan.models.values()):
         confirm(plan.forecast.worst_usd)
     run = Run(plan, front_matter=front_matter, announce=screen.start)
     try:

@@ -145,7 +145,7 @@ def _evaluate(
     if shows.dry_run:
         screen.estimate()
         return None
-    if is_costly(evaluating.estimate.worst_usd, shows.confirm_above):
+    if is_costly(evaluating.estimate.worst_usd, shows.confirm_above, evaluating.models.values()):
         confirm(evaluating.estimate.worst_usd)
     try:
         found: Evaluation = api.run_in_thread(evaluating, screen.watch)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from promptopt.providers import ModelSpec
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -29,10 +33,11 @@ class Shows:
     quiet: bool
 
 
-def is_costly(worst_usd: Decimal | None, limit: Decimal) -> bool:
-    """Return whether somebody sits there to be asked, and the worst case is above the limit."""
+def is_costly(worst_usd: Decimal | None, limit: Decimal, models: Iterable[ModelSpec]) -> bool:
+    """Return whether somebody sits there to be asked, and real models may cost more than the limit."""
     is_person = sys.stdin.isatty() and sys.stderr.isatty()
-    return is_person and worst_usd is not None and worst_usd > limit
+    is_real = any(not spec.is_simulated for spec in models)
+    return is_person and is_real and worst_usd is not None and worst_usd > limit
 
 
 def confirm(worst_usd: Decimal | None) -> None:

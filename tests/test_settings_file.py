@@ -185,29 +185,40 @@ def test_files_are_named_unless_all_is_to_be_quiet(run: Runner, tmp_path: Path) 
     assert run("evaluate", "--examples", 3, "--json").err == ""
 
 
-@pytest.mark.parametrize(("said", "status"), [("y", 0), ("n", 2), ("", 2)])
-def test_a_person_is_asked_before_much_may_be_spent(tmp_path: Path, said: str, status: int) -> None:
+def on_terminal(folder: Path, *words: object, says: str = "") -> tuple[int, bytes]:
+    """Return exit status and messages of a command on a terminal; `says` is typed when it asks."""
     terminal, theirs = pty.openpty()
-    words = ["optimize", SUPPORT, "--data", "support", "--model", "sim", "--budget-calls", "200", "--out", "here"]
-    process = subprocess.Popen(
-        [Path(sys.executable).parent / "promptopt", *words, "--confirm-above", "0.01"],
-        cwd=tmp_path,
-        stdin=theirs,
-        stderr=theirs,
-        stdout=subprocess.DEVNULL,
-    )
+    command = [Path(sys.executable).parent / "promptopt", *map(str, words)]
+    process = subprocess.Popen(command, cwd=folder, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL)
     os.close(theirs)
-    shown = b""
-    while b"go on? [y/N]" not in shown:
-        shown += os.read(terminal, 1000)
-    assert b"this may cost up to $" in shown
-    assert not (tmp_path / "here").exists()
-    os.write(terminal, said.encode() + b"\n")
     shown = b""
     with contextlib.suppress(OSError):  # the other end has gone
         while part := os.read(terminal, 1000):
+            if b"[y/N]" in part:
+                os.write(terminal, says.encode() + b"\n")
             shown += part
-    assert process.wait(60) == status
     os.close(terminal)
+    return process.wait(60), shown
+
+
+@pytest.mark.parametrize(("says", "status"), [("y", 0), ("n", 2), ("", 2)])
+@pytest.mark.parametrize("command", ["evaluate", "optimize"])
+def test_a_person_is_asked_before_much_may_be_spent(
+    tmp_path: Path, command: str, says: str, status: int, endpoint: tuple[str, list[str]]
+) -> None:
+    address, requests = endpoint
+    words = [command, SUPPORT, "--data", "support", "--model", "local", "--api-base", address, "--out", "here"]
+    words += ["--price-in", 1, "--price-out", 1, "--budget-calls", 200, "--confirm-above", "0.01"]
+    found, shown = on_terminal(tmp_path, *words, says=says)
+    assert b"this may cost up to $" in shown
     assert (b"not started, nothing was spent" in shown) == (status == 2)
-    assert (tmp_path / "here/result.json").exists() == (status == 0)
+    assert found == status
+    assert bool(requests) == (tmp_path / "here").exists() == (status == 0)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "optimize"])
+def test_nobody_is_asked_for_the_simulator(tmp_path: Path, command: str) -> None:
+    words = [command, SUPPORT, "--data", "support", "--model", "sim", "--budget-calls", 200, "--out", "here"]
+    status, shown = on_terminal(tmp_path, *words, "--confirm-above", 0)
+    assert status == 0
+    assert b"go on?" not in shown
