@@ -160,6 +160,7 @@ def compare(n: int, concurrency: int, latency_ms: float, n_pairs: int) -> None:
         peak_mb = found["evaluate"]["peak_mb"]
         print(
             f"pair {i + 1}: bare {rates['bare']:.0f}/s, evaluate {rates['evaluate']:.0f}/s ({ratios[-1]:.1%}); "
+            f"CPU a call {found['bare']['cpu_ms']:.1f} and {found['evaluate']['cpu_ms']:.1f} ms; "
             f"from the journal {rates['journal']:,.0f}/s; peak {peak_mb:.0f} MB",
             flush=True,
         )
@@ -182,9 +183,11 @@ def main() -> None:
     elif args.arm is not None:
         what = (args.url, args.calls, args.concurrency)
         warm_up(args.url)
+        cpu_s = time.process_time()
         found = bare(*what) if args.arm == "bare" else evaluate(*what, args.out)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**found, "peak_mb": peak_mb}))
+        cpu_ms = 1000 * (time.process_time() - cpu_s) / args.calls
+        print(json.dumps({**found, "peak_mb": peak_mb, "cpu_ms": cpu_ms}))
     else:
         compare(args.calls, args.concurrency, args.latency_ms, args.pairs)
 

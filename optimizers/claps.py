@@ -22,7 +22,7 @@ Deviations, also of `preset=paper`:
 
 Further deviations of the defaults, each with its option:
 - Sizes scale to the budget of n calls: 0.3 sqrt(n) few-shot examples, at least 8; 40% of the calls for influence;
-  20%, at most, for the choice on dev; the rest for the search. 1,000 calls probe 76 words, 3,000 calls 119.
+  20%, at most, for the choice on dev; the rest for the search.
 - Words are screened on half of the few-shot examples, and the best quarter is measured on all.
 - Greedy search, as in the published demonstration; its first step is known from the influence.
 - The gap is the reward: it tells near misses from far ones, and its bounds keep single examples from deciding.

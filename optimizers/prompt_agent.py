@@ -6,8 +6,7 @@ answers to a mini-batch of train, a transition is the rewriting that follows it,
 mean score on a sample of dev. Greedy and beam search are the paper's ablations.
 
 A node takes n_eval + batch_size + 2 calls. Nodes are added until a tenth of the budget is left for the final
-choice: about 10 nodes in 300 calls, 33 in 1,000, 75 in 3,000. The paper's settings want 2,600 calls with 50 dev
-examples.
+choice. The paper's settings want 2,600 calls with 50 dev examples.
 
 Deviations, each with its option (`preset=paper` takes the published values):
 - Rewards are means over a sample of dev, and there is no fixed number of iterations.

@@ -1,6 +1,6 @@
 """The doors for Python users, which the command line goes through as well: optimize and evaluate.
 
-They work from scripts, notebooks and running event loops; those that begin with `a` are for asynchronous code.
+They work from scripts, notebooks and running event loops; `aoptimize` is for asynchronous code.
 """
 
 from __future__ import annotations
@@ -300,14 +300,3 @@ def evaluate(
     made = Settings(model=model, budget=budget or Budget(), **fields)
     found: Evaluation = run_in_thread(prepare_evaluation(prompt, task, made, split, examples, **data_options))
     return found
-
-
-async def aevaluate(
-    prompt: str | Path | Prompt, task: Task | str | Path | Table, *, model: str, **settings: Any
-) -> Evaluation:
-    """Return what a prompt scores on a split; the asynchronous form of `evaluate`."""
-    split, n = settings.pop("split", "test"), settings.pop("examples", None)
-    budget = settings.pop("budget", None) or Budget()
-    fields, data_options = split_settings(settings, "evaluate")
-    made = Settings(model=model, budget=budget, **fields)
-    return await prepare_evaluation(prompt, task, made, split, n, **data_options).execute()

@@ -117,12 +117,10 @@ def optimize(
     """
     from promptopt import config as configs
     from promptopt import roles
-    from promptopt.errors import ConfigError
     from promptopt.types import Budget
 
-    if dry_run and as_json:
-        raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
-    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
+    shows = Shows.of(confirm_above, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    usd = configs.number_or_none(budget_usd, "--budget-usd")
     settings = configs.Settings(
         model=model,
         optimizer=optimizer,
@@ -133,8 +131,8 @@ def optimize(
         embedding_model=embedding_model,
         model_options=roles.read_options(pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
-        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
+        price_in=configs.number_or_none(price_in, "--price-in"),
+        price_out=configs.number_or_none(price_out, "--price-out"),
         proof_examples=proof_examples,
         seed=seed,
         concurrency=concurrency,
@@ -153,8 +151,6 @@ def optimize(
         "description": description,
         "answer_pattern": answer_pattern,
     }
-    limit = configs.number(confirm_above, "--confirm-above")
-    shows = Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     result = _run(prompt_file, data, settings, data_options, shows)
     if result is not None:
         raise typer.Exit({"failed": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}.get(result.status, EXIT_DONE))

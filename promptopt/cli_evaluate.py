@@ -100,17 +100,16 @@ def evaluate(
 
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise ConfigError(f"--fail-under is {fail_under}; scores lie between 0 and 1, so write 0.9 for 90%")
-    if dry_run and as_json:
-        raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
-    usd = None if budget_usd is None else configs.number(budget_usd, "--budget-usd")
+    shows = Shows.of(confirm_above, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    usd = configs.number_or_none(budget_usd, "--budget-usd")
     settings = configs.Settings(
         model=model,
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
         judge_model=judge_model,
         model_options=roles.read_options(pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=None if price_in is None else configs.number(price_in, "--price-in"),
-        price_out=None if price_out is None else configs.number(price_out, "--price-out"),
+        price_in=configs.number_or_none(price_in, "--price-in"),
+        price_out=configs.number_or_none(price_out, "--price-out"),
         seed=seed,
         concurrency=concurrency,
         rpm=rpm,
@@ -120,8 +119,6 @@ def evaluate(
     )
     data_options = {"metric": metric, "target": target, "input": input_, "images": image}
     data_options["answer_pattern"] = answer_pattern
-    limit = configs.number(confirm_above, "--confirm-above")
-    shows = Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
     found = _evaluate((prompt_file, data, settings, split, examples), data_options, shows, failures)
     if found is None:
         return

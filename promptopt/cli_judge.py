@@ -39,10 +39,10 @@ def judge_check(
 
     settings = config.Settings(
         model,
-        budget=Budget(None if budget_usd is None else config.number(budget_usd, "--budget-usd"), budget_calls),
+        budget=Budget(config.number_or_none(budget_usd, "--budget-usd"), budget_calls),
         api_base=api_base,
-        price_in=None if price_in is None else config.number(price_in, "--price-in"),
-        price_out=None if price_out is None else config.number(price_out, "--price-out"),
+        price_in=config.number_or_none(price_in, "--price-in"),
+        price_out=config.number_or_none(price_out, "--price-out"),
         concurrency=concurrency,
         out=out,
     )

@@ -32,6 +32,21 @@ class Shows:
     as_json: bool
     quiet: bool
 
+    @staticmethod
+    def of(confirm_above: str, config: Path | None, *, dry_run: bool, as_json: bool, quiet: bool) -> Shows:
+        """Return what the command line says of it.
+
+        Raises:
+            ConfigError: it contradicts itself, or the dollars are no number.
+        """
+        from promptopt.config import number
+        from promptopt.errors import ConfigError
+
+        if dry_run and as_json:
+            raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
+        limit = number(confirm_above, "--confirm-above")
+        return Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
+
 
 def is_costly(worst_usd: Decimal | None, limit: Decimal, models: Iterable[ModelSpec]) -> bool:
     """Return whether somebody sits there to be asked, and real models may cost more than the limit."""

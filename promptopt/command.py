@@ -36,7 +36,7 @@ class Configured(TyperCommand):
             param = self._params[key]
             if param.multiple:
                 given = draft.params.get(param.name) or ()
-                args = [*_words(f"--{key}", one, {text.partition("=")[0] for text in given}), *args]
+                args = [*_words(f"--{key}", one, {_name(text) for text in given}), *args]
             else:
                 defaults[param.name] = self._checked(draft, key, one)
         context = super().make_context(info_name, args, parent, default_map=defaults, **extra)
@@ -86,4 +86,9 @@ class Configured(TyperCommand):
 def _words(flag: str, said: Said, taken: set[str]) -> list[str]:
     """Return a repeated option as words of the command line, without those that stand there already."""
     values = said.value if isinstance(said.value, tuple) else (str(said.value),)
-    return [word for value in values if value.partition("=")[0] not in taken for word in (flag, value)]
+    return [word for value in values if _name(value) not in taken for word in (flag, value)]
+
+
+def _name(pair: str) -> str:
+    """Return the name of `name=value`, dashes as underscores."""
+    return pair.partition("=")[0].strip().replace("-", "_")

@@ -16,6 +16,7 @@ from promptopt import data, promptfile, template
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
+from promptopt.ledger import Amount, limit_of
 from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Example, Metric, Prompt
@@ -112,11 +113,22 @@ class Settings:
             return None
         return Decimal(str(self.price_in)) / 1_000_000, Decimal(str(self.price_out)) / 1_000_000
 
+    @property
+    def limit(self) -> Amount:
+        """The budget in calls, tokens and dollars; what is not limited is endless."""
+        usd = None if self.budget.usd is None else Decimal(str(self.budget.usd))
+        return limit_of(usd, self.budget.calls, self.budget.tokens)
+
     def with_default_budget(self) -> Settings:
         """Return these settings with a budget: 1,000 calls where the user gave none."""
         if self.budget != Budget():
             return self
         return replace(self, budget=Budget(calls=DEFAULT_CALLS))
+
+
+def number_or_none(value: object, name: str) -> Decimal | None:
+    """Return a number that a user may have given, see `number`; None = was not given."""
+    return None if value is None else number(value, name)
 
 
 def number(value: object, name: str) -> Decimal:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from promptopt.errors import BudgetExhausted, ConfigError, TooManyMissing, Trans
 from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
-from promptopt.ledger import Amount, Lease, limit_of
+from promptopt.ledger import Amount, Lease
 from promptopt.pacing import Pacing
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import Rating, rate_all, rater
@@ -246,10 +245,7 @@ def make_check(rubric: str, source: Path, settings: Settings, *, repeats: int = 
             f"{source}: the simulator rates by the targets of the data, and row {lack.example.id!r} has none; add "
             "a column target, or take a real model"
         )
-    usd = None if settings.budget.usd is None else Decimal(str(settings.budget.usd))
-    check = Check(
-        metric, rows, judge, limit_of(usd, settings.budget.calls, settings.budget.tokens), repeats, settings, notes
-    )
+    check = Check(metric, rows, judge, settings.limit, repeats, settings, notes)
     if over := check._worst(rows[0]).times(2).excess(check.limit):
         raise ConfigError(f"the budget affords not one rating with its repair: {over}; raise it")
     return check

@@ -14,7 +14,7 @@ from promptopt.config import Settings
 from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
-from promptopt.ledger import Amount, limit_of
+from promptopt.ledger import Amount
 from promptopt.providers import ModelSpec, takes_logprobs
 from promptopt.roles import check_images, find_models
 from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
@@ -133,7 +133,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         raise ConfigError(f"the prompt has about {n} tokens; raise --max-prompt-tokens above that")
     data_digest = _data_digest(task)
     sizing = Sizing(task, settings, models, optimizer, max_prompt_tokens)
-    limit = limit_of(_usd(settings.budget), settings.budget.calls, settings.budget.tokens)
+    limit = settings.limit
     proof_reserve, n_proof = sizing.proof(limit)
     _check_minimum(name, sizing, limit, n_proof)
     task, spare = _cut_test(task, settings, n_proof, said)
@@ -301,10 +301,6 @@ def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> No
         f"{name} needs at least {sizing.optimizer.minimum_calls()}, and each is held at its worst case: give at "
         f"least {' and '.join(short) or 'more'}" + (", or lower --proof-examples" if n_proof else "")
     )
-
-
-def _usd(budget: Budget) -> Decimal | None:
-    return None if budget.usd is None else Decimal(str(budget.usd))
 
 
 def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> tuple[Task, tuple[Example, ...]]:

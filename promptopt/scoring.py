@@ -24,7 +24,7 @@ from promptopt.gate import Gate, prompt_tokens
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.image import USUAL_TOKENS
 from promptopt.journal import Journal
-from promptopt.ledger import Amount, Lease, Stop, limit_of
+from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
 from promptopt.plan import model_identity
 from promptopt.providers import ModelSpec, Transport
@@ -215,7 +215,7 @@ class Evaluating:
             n_before = journal.attempt_counts().get("ok", 0)
             session = journal.start_session(datetime.now(UTC).isoformat())
             self.state = state = self._make_state(journal)
-            status, reason = await self._fill(state, Lease(self._limit(), self.stop))
+            status, reason = await self._fill(state, Lease(self.settings.limit, self.stop))
             journal.forget_events("gaps", state.fresh_gaps)  # another evaluation asks again for what is missing
             journal.set_elapsed(session, time.monotonic() - started)
             await journal.committed()
@@ -232,7 +232,7 @@ class Evaluating:
     async def _fill(self, state: RunState, lease: Lease) -> tuple[Status, str]:
         """Evaluate all that the budget affords at worst; return how it ended, and why."""
         worst = self._worst_example()
-        queue, n = self.examples, 0
+        queue = self.examples
         initial = Candidate(self.task.initial)
         try:
             while queue:
@@ -253,7 +253,7 @@ class Evaluating:
     def _worst_example(self) -> Amount:
         """Return the most that an example can take; just its calls where nothing is limited."""
         spec, task = self.spec, self.task
-        if self._limit() == Amount.endless():
+        if self.settings.limit == Amount.endless():
             return Amount(task.calls_per_example + task.calls_per_score - 1)
         each = [spec.worst_case(spec.request(task.render(task.initial, example))) for example in self.examples]
         one = Amount(1, max(a.tokens for a in each), max(a.usd for a in each))
@@ -263,11 +263,6 @@ class Evaluating:
         judge = self.models["judge"]
         ratings = [worst_rating(metric, judge, example, spec.max_tokens) for example in self.examples]
         return one.plus(Amount(1, max(a.tokens for a in ratings), max(a.usd for a in ratings)))
-
-    def _limit(self) -> Amount:
-        budget = self.settings.budget
-        usd = None if budget.usd is None else Decimal(str(budget.usd))
-        return limit_of(usd, budget.calls, budget.tokens)
 
     def _make_state(self, journal: Journal) -> RunState:
         gateway = Gateway(
@@ -287,7 +282,7 @@ class Evaluating:
             journal=journal,
             gate=Gate(self.task, prompt_tokens(self.task.initial)),
             seed=self.settings.seed,
-            limits=self._limit(),
+            limits=self.settings.limit,
         )
 
     def _identity(self) -> dict[str, Any]:

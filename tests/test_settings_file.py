@@ -83,7 +83,7 @@ def test_a_table_holds_for_its_command_alone(run: Runner, tmp_path: Path) -> Non
 
 def test_options_that_may_be_repeated_are_joined(run: Runner, tmp_path: Path) -> None:
     write(tmp_path, TOML + "[set]\npopulation_size = 5\nmax_shots = 1\n[set-model.optimizer]\ntemperature = 0.5\n")
-    done = run("optimize", "--out", "here", "--json", "--set", "max_shots=2", "--set-model", "task.max_tokens=50")
+    done = run("optimize", "--out", "here", "--json", "--set", "max-shots=2", "--set-model", "task.max_tokens=50")
     options = json.loads(done.out)["options"]
     assert (options["population_size"], options["max_shots"]) == (5, 2)
     config = (tmp_path / "here/config.toml").read_text(encoding="utf-8")
