@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import fsum, sqrt
 from statistics import NormalDist
 from typing import Literal
 
@@ -248,9 +248,10 @@ def sign_flip_p(differences: ArrayLike) -> float:
         differences: float[n].
     """
     row = np.asarray(differences, dtype=np.float64)
-    # sorted, so that the drawn p-value does not depend on the order of the examples
-    sizes = np.sort(np.abs(row[np.abs(row) > SAME]))
-    least = abs(float(row.sum())) - SAME
+    row = row[np.abs(row) > SAME]
+    # sorted, and summed exactly, so that p does not depend on the order of the examples
+    sizes = np.sort(np.abs(row))
+    least = abs(fsum(row)) - SAME
     if sizes.size <= MAX_ENUMERATED:
         bits = (np.arange(2**sizes.size)[:, None] >> np.arange(sizes.size)) & 1
         return float((np.abs((2.0 * bits - 1) @ sizes) >= least).mean())

@@ -6,7 +6,7 @@ from math import exp, log, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -141,6 +141,8 @@ def test_sign_flip_is_scipys() -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=13, max_size=20))
+@example([0.0] * 10 + [1.0, 1e-9, -1.0])  # what counts as no difference must count nowhere
+@example([0.0] * 7 + [0.625, 0.625, 0.6796828039741061, 0.7103932046632973, 0.1712229440909281, 1e-9])
 @settings(max_examples=25, deadline=None)
 def test_sign_flip_ignores_order_and_direction(row: list[float]) -> None:
     p = stats.sign_flip_p(row)
