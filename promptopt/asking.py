@@ -6,7 +6,6 @@ without only where the journal says so.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -194,7 +193,7 @@ async def ask_all(
         worst_cases = [state.models[call.role].worst_case(call.request) for call in todo]
         n = await lease.admit(worst_cases)
         wave, todo = todo[:n], todo[n:]
-        replies = await asyncio.gather(*(state.gateway.answer(call) for call in wave), return_exceptions=True)
+        replies = await state.gateway.answer_all(wave)
         errors = [_settle(state, lease, place, *row) for row in zip(wave, replies, worst_cases, strict=False)]
         for error in errors:
             if error is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import tomli_w
 from filelock import FileLock, Timeout
 
-from promptopt import chatfile, promptfile
+from promptopt import chatfile, models_file, promptfile
 from promptopt.config import check_same, command_of, options_of, toml_value
 from promptopt.errors import ConfigError, JournalError
 from promptopt.journal import Journal
 from promptopt.plan import Plan
+from promptopt.providers import ModelSpec
 from promptopt.result import package_version
 from promptopt.settings_file import RECORD
 from promptopt.types import Prompt, digest
@@ -101,6 +103,11 @@ def agree_on_config(folder: Path, plan: Plan, journal: Journal, front_matter: st
         journal.set_config(wanted)
     write(folder / INITIAL, promptfile.format_prompt(plan.task.initial, front_matter))
     write(folder / "config.toml", tomli_w.dumps(_config_toml(plan), multiline_strings=True))
+
+
+def keep_facts(folder: Path, models: Iterable[ModelSpec]) -> None:
+    """Keep what litellm says of a run's models, so that a run from the journal need not load it."""
+    write(folder / models_file.NAME, models_file.text(folder, models))
 
 
 def write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
@@ -21,6 +21,7 @@ from promptopt.errors import (
     BudgetExhausted,
     CallRefused,
     CallTimedOut,
+    ConfigError,
     ProviderError,
     RateLimited,
     TooManyMissing,
@@ -106,6 +107,14 @@ class Gateway:
         self.last_failure = ""
         self.n_from_journal = 0
 
+    async def answer_all(self, calls: Sequence[Call]) -> list[Response | BaseException]:
+        """Return the answers to `calls`, in order, the missing ones asked for at once; see `answer` for errors."""
+        known = self._journal.answers([call.key for call in calls])
+        self.n_from_journal += sum(call.key in known for call in calls)
+        live = [call for call in calls if call.key not in known]
+        replies = iter(await asyncio.gather(*map(self.answer, live), return_exceptions=True))
+        return [known.get(call.key) or next(replies) for call in calls]
+
     async def answer(self, call: Call) -> Response:
         """Return the answer to `call`, from the journal if it is there.
 
@@ -113,6 +122,7 @@ class Gateway:
             TransientError: every attempt failed.
             CallRefused: the endpoint refuses this request.
             RunRefused, TooManyMissing: no call can succeed.
+            ConfigError: the model cannot be called as it is: its key is missing, say.
             BudgetExhausted: the time of this phase is over.
             Interrupted: the user asked to stop before it was sent.
         """
@@ -222,7 +232,7 @@ class Gateway:
         await self._journal.committed()
         try:
             response = await self._send(call, timeout_s)
-        except (ProviderError, BudgetExhausted) as error:
+        except (ProviderError, BudgetExhausted, ConfigError) as error:
             self.n_failed += 1
             self.last_failure = f"{type(error).__name__}: {error}"
             self._journal.end_attempt(attempt_id, type(error).__name__, str(error))

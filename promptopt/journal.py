@@ -14,12 +14,14 @@ item); `attempts` are live tries, failed and lost ones included; `evaluations`, 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,10 @@ CREATE TABLE events (run_id INTEGER NOT NULL, path TEXT NOT NULL, number INTEGER
 _INSERT_ANSWER = """INSERT INTO answers (key, model, text, input_tokens, output_tokens, cached_tokens,
     reasoning_tokens, cost_usd, latency_s, finish_reason, logprobs, request) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
     ON CONFLICT (key) DO NOTHING"""
-_SELECT_ANSWER = """SELECT text, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
-    latency_s, finish_reason, logprobs FROM answers WHERE key = ?"""
+_SELECT_ANSWERS = """SELECT text, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
+    latency_s, finish_reason, logprobs, key FROM answers WHERE key IN ({})"""
+# Keys that one statement looks up; SQLite takes 999 parameters at least.
+_MOST_KEYS = 500
 
 
 @dataclass(frozen=True)
@@ -255,21 +259,20 @@ class Journal:
 
     def answer(self, key: bytes) -> Response | None:
         """Return the journaled answer of `key`; None if there is none."""
+        return self.answers((key,)).get(key)
+
+    def answers(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
+        """Return those answers of `keys` that are journaled."""
+        found = {}
         try:
-            row = self._db.execute(_SELECT_ANSWER, (key,)).fetchone()
+            for start in range(0, len(keys), _MOST_KEYS):
+                some = keys[start : start + _MOST_KEYS]
+                marks = ",".join("?" * len(some))
+                for *row, key in self._db.execute(_SELECT_ANSWERS.format(marks), some):
+                    found[key] = _response(*row)
         except sqlite3.Error as error:
             raise self._broken(error) from error
-        if row is None:
-            return None
-        text, n_in, n_out, cached, reasoning, cost, latency_s, finish_reason, logprobs = row
-        return Response(
-            text=text,
-            usage=None if n_in is None else Usage(n_in, n_out, cached, reasoning),
-            cost_usd=None if cost is None else Decimal(cost),
-            latency_s=latency_s,
-            finish_reason=finish_reason,
-            logprobs=None if logprobs is None else tuple((token, value) for token, value in json.loads(logprobs)),
-        )
+        return found
 
     def step_digest(self, step: Step) -> str | None:
         """Return the digest of the request at a place; None if the place is new in this epoch."""
@@ -388,8 +391,8 @@ class Journal:
         rows, self._pending = self._pending, []
         try:
             self._db.execute("BEGIN")
-            for sql, values in rows:
-                self._db.execute(sql, values)
+            for sql, alike in itertools.groupby(rows, key=itemgetter(0)):
+                self._db.executemany(sql, map(itemgetter(1), alike))
             self._db.execute("COMMIT")
         except (sqlite3.Error, ValueError, OverflowError) as error:  # the latter: a value that SQLite cannot hold
             with suppress(sqlite3.Error):  # closed, or rolled back already
@@ -407,6 +410,28 @@ class Journal:
             f"{self.path}: {error}; check the disk and that the file is a journal of promptopt, "
             "or choose another --out folder"
         )
+
+
+def _response(
+    text: str,
+    n_in: int | None,
+    n_out: int,
+    cached: int,
+    reasoning: int,
+    cost: str | None,
+    latency_s: float,
+    finish_reason: str,
+    logprobs: str | None,
+) -> Response:
+    """Return the answer that a row of the table holds."""
+    return Response(
+        text=text,
+        usage=None if n_in is None else Usage(n_in, n_out, cached, reasoning),
+        cost_usd=None if cost is None else Decimal(cost),
+        latency_s=latency_s,
+        finish_reason=finish_reason,
+        logprobs=None if logprobs is None else tuple((token, value) for token, value in json.loads(logprobs)),
+    )
 
 
 def storable(text: str) -> str:

@@ -15,7 +15,7 @@ from promptopt.errors import ConfigError
 from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount
-from promptopt.providers import ModelSpec, takes_logprobs
+from promptopt.providers import ModelSpec
 from promptopt.roles import check_images, find_models
 from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
@@ -227,7 +227,7 @@ def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, ta
         lack = "the task has no closed set of labels (declare them: Task.labels)"
     elif task.predict is not None:
         lack = "the task has a predict function of its own, whose replies carry none"
-    elif not takes_logprobs(spec):
+    elif not spec.facts.takes_logprobs:
         lack = f"{spec.name} gives none"
     if not lack:
         return replace(spec, top_logprobs=N_TOP_LOGPROBS)

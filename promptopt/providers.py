@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-import importlib.util
 import json
 import logging
 import math
@@ -24,7 +23,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from promptopt import image
-from promptopt.errors import ConfigError, ServerFailed, nearest
+from promptopt.errors import ServerFailed
+from promptopt.facts import Facts, check_callable, look_up, wire_name
 from promptopt.failure import classify
 from promptopt.ledger import Amount
 from promptopt.reply import (
@@ -33,7 +33,6 @@ from promptopt.reply import (
     first_token,
     list_cost,
     list_prices,
-    model_info,
     own_sum,
     text_of,
     usage_of,
@@ -46,10 +45,9 @@ if TYPE_CHECKING:
 MAX_TOKENS_TASK = 1024
 MAX_TOKENS_WRITER = 8192
 T = TypeVar("T")
+_NO_FACTS = Facts()
 # Tokens that chat formats add; generous, since a reservation must be a true bound.
 _TOKENS_PER_MESSAGE = 16
-# Packages that litellm needs for some models and does not bring along: (module, extra of ours that does).
-_RESPONSES_API, _VERTEX = ("mcp", "responses"), ("google.auth", "vertex")
 
 
 class Transport(Protocol):
@@ -75,11 +73,13 @@ class ModelSpec:
         api_base: address of an OpenAI-compatible server; None = the provider's own.
         price_in: dollars per input token; None = unknown.
         price_out: dollars per output token; None = unknown.
-        is_reasoning: whether the model thinks before it answers.
         timeout_s: seconds that one call may take.
         top_logprobs: log-probabilities of the first answer token to ask for; 0 = none.
         is_embedding: whether the model gives vectors of texts instead of replies.
         options: further settings of the provider by name, sorted; values as JSON.
+        facts: what is known of the model as such.
+        question: identity of what was asked of litellm's tables; "" = made by hand.
+        is_remembered: whether the facts come from a former session, so that a key may be missing now.
     """
 
     name: str
@@ -88,11 +88,13 @@ class ModelSpec:
     api_base: str | None = None
     price_in: Decimal | None = None
     price_out: Decimal | None = None
-    is_reasoning: bool = False
     timeout_s: float = 120.0
     top_logprobs: int = 0
     is_embedding: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    facts: Facts = _NO_FACTS
+    question: str = ""
+    is_remembered: bool = False
 
     @property
     def is_simulated(self) -> bool:
@@ -148,12 +150,14 @@ def find_model(
     api_base: str | None = None,
     max_tokens: int | None = None,
     prices: tuple[Decimal, Decimal] | None = None,
+    facts: Facts | None = None,
 ) -> ModelSpec:
     """Return the model's settings for a role, from litellm's tables; nothing is sent.
 
     Args:
         max_tokens: None = 1,024 for task and judge, 8,192 for the optimizer and for reasoning models.
         prices: dollars per input and output token, which win over litellm's list; None = the list.
+        facts: what litellm's tables say, where it is known; None = it is looked up.
 
     Raises:
         ConfigError: the name is unknown to litellm, or its key is missing in the environment.
@@ -161,29 +165,27 @@ def find_model(
     if is_simulator(name):
         from promptopt.simulator import PRICE_IN, PRICE_OUT
 
-        listed: tuple[Decimal, Decimal] | tuple[None, None] = (PRICE_IN, PRICE_OUT)
-        is_reasoning, takes = False, True
-    else:
-        litellm = load_litellm()
-        _check_name_and_key(litellm, name, api_base)
-        info = model_info(litellm, name)
-        _check_packages(litellm, name, api_base, info)
-        listed = list_prices(litellm, name)
-        is_reasoning = bool(info and info.get("supports_reasoning"))
-        takes = _takes(litellm, wire_name(name, api_base), temperature=_temperature(role))
-    default = MAX_TOKENS_WRITER if role == "optimizer" or is_reasoning else MAX_TOKENS_TASK
+        facts = Facts(PRICE_IN, PRICE_OUT, takes_logprobs=True)
+    elif facts is None:
+        facts = look_up(load_litellm(), name, _temperature(role), api_base)
+    default = MAX_TOKENS_WRITER if role == "optimizer" or facts.is_reasoning else MAX_TOKENS_TASK
     is_embedding = role == "embedding"
     return ModelSpec(
         name=name,
         max_tokens=0 if is_embedding else max_tokens or default,
         is_embedding=is_embedding,
-        temperature=_temperature(role) if takes or is_embedding else None,
+        temperature=_temperature(role) if facts.takes_temperature or is_embedding else None,
         api_base=api_base,
-        price_in=(prices or listed)[0],
-        price_out=(prices or listed)[1],
-        is_reasoning=is_reasoning,
-        timeout_s=600.0 if is_reasoning or role == "optimizer" else 120.0,
+        price_in=facts.price_in if prices is None else prices[0],
+        price_out=facts.price_out if prices is None else prices[1],
+        timeout_s=600.0 if facts.is_reasoning or role == "optimizer" else 120.0,
+        facts=facts,
     )
+
+
+def _temperature(role: Role) -> float:
+    """Return a role's temperature; the judge's is SPO's (arXiv 2502.06855): at 0, votes would be copies."""
+    return {"optimizer": 1.0, "judge": 0.3}.get(role, 0.0)
 
 
 @functools.cache
@@ -266,10 +268,12 @@ class LitellmTransport:
 
     def __init__(self, specs: tuple[ModelSpec, ...]) -> None:
         self._specs = {(spec.name, spec.api_base): spec for spec in specs}
+        self._unchecked = {called for called, spec in self._specs.items() if spec.is_remembered}
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         """Return the answer to `request`; see Transport."""
         litellm = load_litellm()
+        self._check(litellm, request)
         ask, read = litellm.acompletion, self._response
         if request.is_embedding:
             ask, read = litellm.aembedding, self._vectors
@@ -284,6 +288,13 @@ class LitellmTransport:
             if reply is None:
                 raise classify(litellm, error, is_answered=sent.is_answer) from error
         return read(litellm, request, reply, sent, time.monotonic() - started)
+
+    def _check(self, litellm: ModuleType, request: Request) -> None:
+        """Raise ConfigError at the first call of a remembered model if it cannot be called any more."""
+        called = (request.model, request.api_base)
+        if called in self._unchecked:
+            check_callable(litellm, *called)
+            self._unchecked.remove(called)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {"model": wire_name(request.model, request.api_base)}
@@ -374,83 +385,3 @@ class SimulatorTransport:
             return response
         cost = self._spec.price(response.usage.input_tokens, response.usage.output_tokens)
         return replace(response, cost_usd=cost)
-
-
-def takes_logprobs(spec: ModelSpec) -> bool:
-    """Return whether litellm would ask the model for log-probabilities; whether it gives them, a call shows."""
-    return spec.is_simulated or _takes(
-        load_litellm(), wire_name(spec.name, spec.api_base), logprobs=True, top_logprobs=1
-    )
-
-
-def refuses(spec: ModelSpec, name: str, value: Any) -> bool:
-    """Return whether an option is known to be refused; asked locally, nothing is sent."""
-    if spec.is_simulated:
-        return name != "temperature"
-    litellm = load_litellm()
-    bare, provider, _, _ = litellm.get_llm_provider(wire_name(spec.name, spec.api_base))
-    try:
-        litellm.get_optional_params(model=bare, custom_llm_provider=provider, **{name: value})
-    except litellm.UnsupportedParamsError:
-        return True
-    return False
-
-
-def wire_name(name: str, api_base: str | None) -> str:
-    """Return the name that litellm is called with; any name behind `api_base` is OpenAI-compatible."""
-    return name if api_base is None or name.startswith("openai/") else f"openai/{name}"
-
-
-def _temperature(role: Role) -> float:
-    """Return a role's temperature; the judge's is SPO's (arXiv 2502.06855): at 0, votes would be copies."""
-    return {"optimizer": 1.0, "judge": 0.3}.get(role, 0.0)
-
-
-def _check_name_and_key(litellm: ModuleType, name: str, api_base: str | None) -> None:
-    if api_base is not None:
-        return
-    try:
-        _, provider, _, _ = litellm.get_llm_provider(name)
-    except litellm.BadRequestError as error:
-        hint = nearest(name, (n for n in litellm.model_cost if "/" not in n))
-        raise ConfigError(
-            f"model {name!r} is unknown: {hint} Write provider/name as litellm does (openai/gpt-5-mini), "
-            "`sim` for the simulator, or add --api-base for your own server"
-        ) from error
-    missing = litellm.validate_environment(name)
-    if not missing["keys_in_environment"] and missing["missing_keys"]:
-        names = " or ".join(missing["missing_keys"])
-        raise ConfigError(f"model {name!r} ({provider}) needs a key: set {names} in the environment")
-
-
-def _check_packages(litellm: ModuleType, name: str, api_base: str | None, info: dict[str, Any] | None) -> None:
-    """Raise ConfigError if a package is absent that litellm needs for the model."""
-    wire = wire_name(name, api_base)
-    needed = []
-    if "/responses/" in wire or (info is not None and info.get("mode") == "responses"):
-        needed.append(_RESPONSES_API)
-    if wire.startswith("vertex_ai/"):
-        needed.append(_VERTEX)
-    for module, extra in needed:
-        if not _is_installed(module):
-            raise ConfigError(
-                f"model {name!r} needs the package {module}, which is not installed: "
-                f"pip install 'promptopt-suite[{extra}]'"
-            )
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package around it
-        return False
-
-
-def _takes(litellm: ModuleType, name: str, **setting: Any) -> bool:
-    """Return whether litellm would send a setting to the model; asked locally, nothing is sent."""
-    bare, provider, _, _ = litellm.get_llm_provider(name)
-    try:
-        taken = litellm.get_optional_params(model=bare, custom_llm_provider=provider, **setting)
-    except litellm.UnsupportedParamsError:
-        return False
-    return bool(setting.keys() & taken.keys()) or provider not in ("openai", "azure")

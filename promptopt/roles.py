@@ -8,11 +8,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, get_args
 
+from promptopt import models_file
 from promptopt.config import Settings, number
 from promptopt.errors import ConfigError, nearest
-from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm, refuses
+from promptopt.facts import Facts, refuses
+from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm
 from promptopt.task import Task
-from promptopt.types import Role
+from promptopt.types import Role, digest
 
 ROLES: tuple[Role, ...] = get_args(Role)
 # What `--set-model` may set besides options of the provider, which may have any name.
@@ -71,6 +73,8 @@ def _value(text: str) -> Any:
 def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ...]) -> dict[Role, ModelSpec]:
     """Return the models by role; a judge only where one is needed, embeddings only where they can be used.
 
+    What a former session in the run's folder has looked up is not looked up again.
+
     Args:
         needs: what the strategy and the proof need or can use.
         roles: which of task and optimizer model the run has.
@@ -95,18 +99,20 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
         raise ConfigError(
             f"--set-model {unused[0]}: this run has no {unused[0]} model (it has {', '.join(names)})"
         )
-    models = {role: _find(name, role, settings) for role, name in names.items()}
+    known = {} if settings.out is None else models_file.read(settings.out)
+    models = {role: _find(name, role, settings, known) for role, name in names.items()}
     _check_prices(models, settings)
     return models
 
 
-def _find(name: str, role: Role, settings: Settings) -> ModelSpec:
-    """Return a role's model with the user's settings of it."""
+def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts]) -> ModelSpec:
+    """Return a role's model with the user's settings of it; whether it takes them is known with its facts."""
     if is_simulator(name):
         from promptopt.simulator import landscape
 
         landscape(name.partition(":")[2] or "default")  # an unknown one must fail before any spending
     given = dict(settings.model_options.get(role, {}))
+    question = digest(name, role, settings.api_base, given)
     api_base = given.pop("api_base", settings.api_base)
     own_prices = _own_prices(role, given.pop("price_in", None), given.pop("price_out", None))
     prices = own_prices or (settings.prices if name == settings.model else None)
@@ -116,18 +122,20 @@ def _find(name: str, role: Role, settings: Settings) -> ModelSpec:
         api_base=None if is_simulator(name) else api_base,
         max_tokens=settings.max_tokens if role == "task" else None,
         prices=prices,
+        facts=known.get(question),
     )
     if spec.price_in is None and settings.prices is not None:
-        spec = find_model(name, role, api_base=spec.api_base, max_tokens=spec.max_tokens, prices=settings.prices)
+        spec = replace(spec, price_in=settings.prices[0], price_out=settings.prices[1])
     fields, options = {}, {}
     for key, value in given.items():
         if key in FIELDS:
             fields[key] = _field(role, key, value)
         else:
             options[key] = value
-    _check_taken(spec, role, {key: value for key, value in (fields | options).items() if value is not None})
+    if question not in known:
+        _check_taken(spec, role, {key: value for key, value in (fields | options).items() if value is not None})
     ordered = tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in options.items()))
-    return replace(spec, **fields, options=ordered)
+    return replace(spec, **fields, options=ordered, question=question, is_remembered=question in known)
 
 
 def _own_prices(role: str, price_in: object, price_out: object) -> tuple[Decimal, Decimal] | None:
@@ -163,11 +171,17 @@ def _check_taken(spec: ModelSpec, role: str, options: Mapping[str, Any]) -> None
     """Raise ConfigError if litellm knows that the model refuses an option; what it does not know, a call shows."""
     own = ("max_tokens", "timeout_s")
     for name, value in options.items():
-        if name not in own and refuses(spec, name, value):
+        if name not in own and _refuses(spec, name, value):
             raise ConfigError(
                 f"--set-model {role}.{name}={value}: {spec.name} does not take it; leave it out"
                 + (", or write none" if name == "temperature" else "")
             )
+
+
+def _refuses(spec: ModelSpec, name: str, value: Any) -> bool:
+    if spec.is_simulated:
+        return name != "temperature"
+    return refuses(load_litellm(), spec.name, spec.api_base, name, value)
 
 
 def _check_prices(models: Mapping[Role, ModelSpec], settings: Settings) -> None:
@@ -203,8 +217,7 @@ def check_images(task: Task, models: Mapping[Role, ModelSpec]) -> list[str]:
                 "or data with a text column"
             )
         return ["the simulator ignores images"]
-    sees = None if spec.api_base is not None else _sees_images(spec.name)
-    if sees is False:
+    if spec.facts.sees_images is False:
         raise ConfigError(
             f"model {spec.name!r} sees no images, as litellm's table of models says; take a vision model, "
             "or leave --image out"
@@ -212,13 +225,4 @@ def check_images(task: Task, models: Mapping[Role, ModelSpec]) -> list[str]:
     unknown = [f"images are sent to {spec.name}; whether it sees them is not known beforehand"]
     others = ", ".join(role for role in ("optimizer", "judge") if role in models)
     alone = [f"images are shown to the task model alone, not to: {others}"] if others else []
-    return [*(unknown if sees is None else []), *alone]
-
-
-def _sees_images(name: str) -> bool | None:
-    """Return whether litellm's table says that a model sees images; None = it does not say."""
-    litellm = load_litellm()
-    bare = litellm.get_llm_provider(name)[0]
-    row = litellm.model_cost.get(name) or litellm.model_cost.get(bare) or {}
-    known: bool | None = row.get("supports_vision")
-    return known
+    return [*(unknown if spec.facts.sees_images is None else []), *alone]

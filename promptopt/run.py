@@ -79,6 +79,7 @@ class Run:
         """
         with folder.locked(self.folder), folder.open_journal(self.folder) as journal:
             folder.agree_on_config(self.folder, self.plan, journal, self._front_matter)
+            folder.keep_facts(self.folder, self.plan.models.values())
             self.n_answers_before = journal.attempt_counts().get("ok", 0)
             if self._announce is not None:
                 self._announce(self)

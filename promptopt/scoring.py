@@ -212,6 +212,7 @@ class Evaluating:
         name = f"evaluate {digest(identity)}"
         with folder.locked(self.folder), folder.open_journal(self.folder, name) as journal:
             journal.set_config(identity)
+            folder.keep_facts(self.folder, self.models.values())
             n_before = journal.attempt_counts().get("ok", 0)
             session = journal.start_session(datetime.now(UTC).isoformat())
             self.state = state = self._make_state(journal)

@@ -176,7 +176,7 @@ class Sizing:
             "optimizer": (_WRITER_INPUT + 2 * prompt, prompt + _WRITER_WORDS[spec.is_simulated]),
             "judge": (_JUDGE_INPUT + n_questions * (example + 2 * answer), _JUDGE_WORDS[spec.is_simulated]),
         }[role]
-        n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.is_reasoning)
+        n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.facts.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
 
     def _usual_rating(self, n_calls: int) -> tuple[int, Decimal | None]:
@@ -187,7 +187,7 @@ class Sizing:
         target = self._means[2]
         answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
         n_in = sum(len(message.content) for message in form) / 4 + answer
-        n_out = min(spec.max_tokens, RATING_WORDS[spec.is_simulated] + _THINKING_TOKENS * spec.is_reasoning)
+        n_out = min(spec.max_tokens, RATING_WORDS[spec.is_simulated] + _THINKING_TOKENS * spec.facts.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
 
     def ratings(self, by_role: Mapping[Role, int]) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from promptopt.errors import ConfigError
 from promptopt.types import KEEP_MARK, Demo, Message, Prompt
@@ -37,6 +38,11 @@ def placeholders(text: str, columns: Collection[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: a strict placeholder names no column.
     """
+    return _placeholders(text, tuple(columns))
+
+
+@lru_cache(maxsize=1000)  # a prompt is rendered for every example
+def _placeholders(text: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for match in _SLOT.finditer(text):
         name = _column(match, columns)
@@ -146,6 +152,7 @@ def prefixed(instruction: str, text: str) -> str:
     return f"{before}\n{text}\n{instruction[cut:]}"
 
 
+@lru_cache(maxsize=1000)
 def parts(instruction: str) -> tuple[Message, ...]:
     """Split an instruction into its parts: system:, then user: and assistant: in turn; none = one without a role.
 

@@ -10,6 +10,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 from promptopt import plugin
@@ -97,8 +98,12 @@ class Label:
         """Return the right label and the one that the reply names (None = none), folded alike."""
         right = _fold_label(target_of(example, self.name))
         named = _fold_label(self.finder.answer(reply))
-        is_label = named != "" and (named == right or any(named == _fold_label(label) for label in self.labels))
+        is_label = named != "" and (named == right or named in self._folded)
         return right, named if is_label else None
+
+    @cached_property
+    def _folded(self) -> frozenset[str]:
+        return frozenset(map(_fold_label, self.labels))
 
 
 @dataclass(frozen=True)
@@ -324,6 +329,7 @@ def _are_options(targets: set[str]) -> bool:
     return len(letters) <= _N_LETTERS and letters <= set(string.ascii_uppercase[:_N_LETTERS])
 
 
+@lru_cache(maxsize=1000)  # the same few targets and answers come again and again
 def _fold_label(text: str) -> str:
     folded = " ".join(spaced(text).casefold().replace("_", " ").split())
     return folded.rstrip(".,;:!? ").strip("*\"'`") or folded

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 from commandline import endpoint, run
+from hypothesis import settings
 
 __all__ = ["endpoint", "run"]
+
+settings.register_profile("untimed", deadline=None)  # no test measures seconds: another program may be busy
+settings.load_profile("untimed")
 
 
 def _is_here(address: Any) -> bool:

@@ -30,7 +30,7 @@ FLOORS = {
         "option",
         "plugin",
     },
-    2: {"providers", "gateway", "pacing", "reply", "failure", "simulator", "protocol"},
+    2: {"providers", "gateway", "pacing", "facts", "reply", "failure", "simulator", "protocol"},
     3: {
         "gate",
         "racing",
@@ -54,6 +54,7 @@ FLOORS = {
         "registry",
         "config",
         "settings_file",
+        "models_file",
         "roles",
         "sizing",
         "plan",

@@ -88,7 +88,7 @@ def ask(
 def test_known_model_has_its_listed_price(key: None) -> None:
     spec = find_model("openai/gpt-4o-mini", "task")
     assert (spec.price_in, spec.price_out) == (Decimal("1.5e-7"), Decimal("6e-7"))
-    assert (spec.max_tokens, spec.temperature, spec.is_reasoning, spec.is_noisy) == (1024, 0.0, False, False)
+    assert (spec.max_tokens, spec.temperature, spec.facts.is_reasoning, spec.is_noisy) == (1024, 0.0, False, False)
 
 
 def test_unknown_name_is_refused_with_the_nearest(key: None) -> None:
@@ -114,7 +114,7 @@ def test_own_server_needs_neither_a_key_nor_a_known_name() -> None:
 @pytest.mark.parametrize("name", ["openai/gpt-5-mini", "openai/gpt-5", "o3-mini"])
 def test_reasoning_model_takes_no_temperature(key: None, name: str) -> None:
     spec = find_model(name, "task")
-    assert (spec.temperature, spec.is_noisy, spec.is_reasoning) == (None, True, True)
+    assert (spec.temperature, spec.is_noisy, spec.facts.is_reasoning) == (None, True, True)
     assert spec.max_tokens == 8192
     assert spec.request(ASKED, "place").sample == "place"
 

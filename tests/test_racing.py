@@ -86,7 +86,7 @@ def races(draw: st.DrawFn) -> tuple[np.ndarray, int, Rule, list[int], list[float
 
 
 @given(races())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_order_of_the_arms_does_not_matter(
     drawn: tuple[np.ndarray, int, Rule, list[int], list[float]],
 ) -> None:
@@ -107,7 +107,7 @@ def test_order_of_the_arms_does_not_matter(
 
 
 @given(races())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nobody_is_dropped_by_a_twin(drawn: tuple[np.ndarray, int, Rule, list[int], list[float]]) -> None:
     scores, keep, rule, tokens, _ = drawn
     gone, _ = drive(Race(scores.shape[1], keep, tokens, range(len(tokens)), rule=rule), scores)
@@ -414,7 +414,7 @@ def test_a_t_race_is_never_curtailed() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 8), st.floats(0.01, 0.49))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_paired_t_returns_as_many_as_wanted(seed: int, n_arms: int, keep: int, alpha: float) -> None:
     scores = np.random.default_rng(seed).integers(0, 3, (n_arms, 60)) / 2
     race = new_race(scores, keep, PairedT(alpha))

@@ -143,7 +143,7 @@ def test_sign_flip_is_scipys() -> None:
 @given(st.lists(st.floats(-1, 1), min_size=13, max_size=20))
 @example([0.0] * 10 + [1.0, 1e-9, -1.0])  # what counts as no difference must count nowhere
 @example([0.0] * 7 + [0.625, 0.625, 0.6796828039741061, 0.7103932046632973, 0.1712229440909281, 1e-9])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_sign_flip_ignores_order_and_direction(row: list[float]) -> None:
     p = stats.sign_flip_p(row)
     assert 1 / 10_000 <= p <= 1
@@ -315,7 +315,7 @@ def test_betting_seldom_exceeds_on_the_boundary(n: int, name: str, eps: float) -
 
 
 @given(st.lists(st.sampled_from([-1.0, -0.4, 0.0, 0.1, 1.0]), min_size=1, max_size=60), st.floats(0, 0.5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_betting_never_goes_broke_and_ends_exact(row: list[float], eps: float) -> None:
     test, before = stats.BettingTest((1,), len(row), eps), 0.0
     for d in row:
