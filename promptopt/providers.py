@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import ModuleType
@@ -46,6 +47,8 @@ MAX_TOKENS_TASK = 1024
 MAX_TOKENS_WRITER = 8192
 T = TypeVar("T")
 _NO_FACTS = Facts()
+# Whether the call that is being made is priced by us alone; a program around us may use litellm as well.
+_is_priced_here: ContextVar[bool] = ContextVar("is_priced_here", default=False)
 # Tokens that chat formats add; generous, since a reservation must be a true bound.
 _TOKENS_PER_MESSAGE = 16
 
@@ -200,6 +203,7 @@ def load_litellm() -> ModuleType:
         litellm = importlib.import_module("litellm")
         litellm.ModelResponse()
         _show_cohere(litellm)
+        _price_once(litellm)
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]  # it prints to stdout otherwise
     litellm.telemetry = False  # type: ignore[attr-defined]
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # what it reports as errors, it raises as well
@@ -232,6 +236,17 @@ def _show_cohere(litellm: ModuleType) -> None:
 
     for config in (litellm.CohereChatConfig, litellm.CohereV2ChatConfig):
         config.transform_response = shown(config.transform_response)
+
+
+def _price_once(litellm: Any) -> None:
+    """Keep litellm from pricing our replies too, a fifth of its work on a call, where nobody listens to it."""
+    price = litellm.response_cost_calculator
+
+    @functools.wraps(price)
+    def priced(*args: Any, **named: Any) -> float | None:
+        return None if _is_priced_here.get() else price(*args, **named)
+
+    litellm.response_cost_calculator = priced
 
 
 async def closing(work: Awaitable[T]) -> T:
@@ -277,16 +292,19 @@ class LitellmTransport:
         ask, read = litellm.acompletion, self._response
         if request.is_embedding:
             ask, read = litellm.aembedding, self._vectors
-        sent, arguments = Sent(), self._arguments(request)
+        is_heard = any((litellm.callbacks, litellm.success_callback, litellm._async_success_callback))
+        sent, arguments = Sent(is_logged=is_heard), self._arguments(request)
         if not request.is_embedding:
             arguments["logger_fn"] = sent.note
-        started = time.monotonic()
+        started, token = time.monotonic(), _is_priced_here.set(not is_heard)
         try:
             reply = await ask(**arguments, timeout=timeout_s, max_retries=0)
         except Exception as error:  # litellm's tree has no root; each is drawn anew, none kept
             reply = sent.rescued(litellm)
             if reply is None:
                 raise classify(litellm, error, is_answered=sent.is_answer) from error
+        finally:
+            _is_priced_here.reset(token)
         return read(litellm, request, reply, sent, time.monotonic() - started)
 
     def _check(self, litellm: ModuleType, request: Request) -> None:

@@ -28,13 +28,20 @@ _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 
 
 class Sent:
-    """The reply to one call as the provider sent it, as far as litellm shows it."""
+    """The reply to one call as the provider sent it, as far as litellm shows it.
 
-    def __init__(self) -> None:
+    Args:
+        is_logged: whether litellm is to make a log record of the call, for those who listen to it.
+    """
+
+    def __init__(self, *, is_logged: bool = True) -> None:
         self._text = ""
+        self._is_logged = is_logged
 
-    def note(self, details: Json) -> None:
+    def note(self, details: dict[str, Any]) -> None:
         """Keep what litellm's logging shows; given to it as `logger_fn`, and called before and after the call."""
+        if not self._is_logged:
+            details["has_logged_async_success"] = True
         text = details.get("original_response")
         if isinstance(text, str):
             self._text = text
