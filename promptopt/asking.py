@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
+from typing import get_args
 
 from promptopt import errors
 from promptopt.errors import (
@@ -150,18 +151,25 @@ class RunState:
         self.tallies.setdefault((call.role, call.phase), Tally()).add(response, charged)
         self.journal.add_use(call.key, call.role, call.phase, path)
 
-    def carry_over(self, unknown_tokens: int) -> dict[bytes, Amount]:
-        """Count what the run used before its budget was raised, and return it by key: it is paid, and free now.
+    def carry_over(self, unknown_tokens: int) -> dict[Phase, dict[bytes, Amount]]:
+        """Count what the run used before its budget was raised, and return it: it is paid, and free now.
 
         Args:
             unknown_tokens: what an answer counts for whose endpoint reported no usage.
         """
-        amounts = {}
+        amounts: dict[Phase, dict[bytes, Amount]] = {phase: {} for phase in get_args(Phase)}
         for key, role, phase, response in self.journal.earlier_uses():
-            amounts[key] = actual_amount(response, Amount(1, unknown_tokens))
+            amounts[phase][key] = actual_amount(response, Amount(1, unknown_tokens))
             self._counted.add(key)
-            self.tallies.setdefault((role, phase), Tally()).add(response, amounts[key])
+            self.tallies.setdefault((role, phase), Tally()).add(response, amounts[phase][key])
         return amounts
+
+    def spent(self, *phases: Phase) -> Amount:
+        """Return what the run has taken in some phases so far, before its budget was raised too."""
+        total = Amount()
+        for (_, phase), tally in self.tallies.items():
+            total = total.plus(tally.amount) if phase in phases else total
+        return total
 
     def call(self, request: Request, role: Role, *, keeps_request: bool = False) -> Call:
         """Return the call that asks `request` in the current phase."""
@@ -186,6 +194,7 @@ async def ask_all(
     todo = []
     for call in dict.fromkeys(first_use[call.key] for call in calls if call.key not in outcomes):
         if lease.has(call.key):
+            lease.reuse(call.key)
             outcomes[call.key] = await state.gateway.answer(call)
         else:
             todo.append(call)

@@ -52,6 +52,11 @@ class Amount(NamedTuple):
         """Return the difference."""
         return Amount(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
 
+    def beyond(self, limit: Amount) -> Amount:
+        """Return what of this amount is above `limit`, part by part."""
+        over = self.minus(limit)
+        return Amount(max(0, over.calls), max(0, over.tokens), max(Decimal(0), over.usd))
+
     def share(self, n: int) -> Amount:
         """Return the n-th part, rounded down, never below nothing."""
         usd = self.usd
@@ -126,6 +131,7 @@ class Lease:
         self._spent = Amount()
         self._held = Amount()
         self._charges: dict[bytes, Amount] = {}
+        self._unused: set[bytes] = set()
         self._scope: _Scope | None = None
         self._i_item = 0
         self._inner: _Scope | None = None
@@ -163,9 +169,22 @@ class Lease:
         for key, amount in charges.items():
             self._charges[key] = amount.exact()
             self._spent = self._spent.plus(amount.exact())
+        self._unused.update(charges)
+
+    def reuse(self, key: bytes) -> None:
+        """Note that a branch uses an answer that is free in it."""
+        lease: Lease | None = self
+        while lease is not None:
+            lease._unused.discard(key)
+            lease = lease._scope.owner if lease._scope else None
+
+    @property
+    def used_calls(self) -> int:
+        """Answers that this branch has used; of those that were paid before, only what it has asked for again."""
+        return self.spent.calls - sum(self._charges[key].calls for key in self._unused)
 
     async def require(self, amount: Amount) -> None:
-        """Return when `amount` is available, without holding it.
+        """Return when `amount` is available, without holding it; nothing always is.
 
         Raises:
             BudgetExhausted: it will never be.
@@ -173,6 +192,8 @@ class Lease:
         """
         self.stop.check()
         amount = amount.exact()
+        if amount == Amount():  # also where more was paid before than this lease has
+            return
         while not amount.fits(self.available):
             await self._wait_for(amount)
             self.stop.check()

@@ -28,6 +28,8 @@ GATE_SHARE = Decimal("0.1")
 MIN_DEV_FOR_HOLDOUT = 100
 MIN_CALLS_FOR_HOLDOUT = 1000
 N_FINALISTS = 3
+MIN_HOLDOUT = 10
+_N_CHOSEN_FROM = N_FINALISTS + 1  # with the prompt to beat
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Plan:
             hold-out.
         spare_test: further test examples, in random order, for what is left when the search has ended.
         worst_pair: the most that two prompts can take on one test example, with the judge's votes on them.
+        worst_cell: the most that one prompt can take on one example, with its rating where a judge scores.
         holdout: examples that choose among finalists; empty where that costs more than it gives.
         limit: the whole budget.
         proof_reserve: the part of it that the search never gets.
@@ -47,6 +50,7 @@ class Plan:
         concurrency: calls in flight at most, lowered where reservations allow fewer.
         notes: sentences for the screen.
         data_digest: of all rows in their splits, before any was left out of the proof or held out.
+        all_dev: dev with the hold-out, in the order of the data.
         source: where prompt and data came from, for config.toml.
     """
 
@@ -58,6 +62,7 @@ class Plan:
     holdout: tuple[Example, ...]
     spare_test: tuple[Example, ...]
     worst_pair: Amount
+    worst_cell: Amount
     limit: Amount
     proof_reserve: Amount
     gate_reserve: Amount
@@ -67,6 +72,7 @@ class Plan:
     concurrency: int
     notes: tuple[str, ...]
     data_digest: str
+    all_dev: tuple[Example, ...]
     source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,6 +86,19 @@ class Plan:
         """The test examples in the order in which the proof takes them, seen as `open_task` is."""
         task = replace(self.task, test=(*self.task.test, *self.spare_test))
         return task.test if task.is_scored else task.without_targets().test
+
+    def with_holdout(self, n_held: int) -> Plan:
+        """Return this plan with so many dev examples held out, drawn by seed."""
+        if n_held == len(self.holdout):
+            return self
+        order = np.random.default_rng([self.settings.seed, 2]).permutation(len(self.all_dev))
+        held = set(order[:n_held].tolist())
+        return replace(
+            self,
+            task=replace(self.task, dev=tuple(e for i, e in enumerate(self.all_dev) if i not in held)),
+            holdout=tuple(e for i, e in enumerate(self.all_dev) if i in held),
+            gate_reserve=self.worst_cell.times(_N_CHOSEN_FROM * n_held),
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a run to be resumed; the budget may be raised."""
@@ -151,30 +170,35 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         )
     search_limit = limit.minus(proof_reserve)
     search_calls = sizing.search_calls(search_limit)
-    task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_cell, search_calls, said)
-    n_gate = gate_reserve.calls // task.calls_per_score
+    n_held = _n_held_out(task, search_limit, sizing.worst_cell, search_calls)
+    if n_held:
+        said.append(f"{n_held} dev examples are held out; they choose among the finalists")
+    n_gate = _N_CHOSEN_FROM * n_held
     search_calls -= n_gate
     if models["task"].is_noisy:
         said.append(f"{models['task'].name} takes no temperature 0: its answers count as noisy")
-    return Plan(
+    plan = Plan(
         task=task,
         settings=settings,
         optimizer_name=name,
         optimizer=optimizer,
         models=models,
-        holdout=holdout,
+        holdout=(),
         spare_test=spare,
         worst_pair=sizing.worst_pair,
+        worst_cell=sizing.worst_cell,
         limit=limit,
         proof_reserve=proof_reserve,
-        gate_reserve=gate_reserve,
+        gate_reserve=Amount(),
         search_calls=search_calls,
         max_prompt_tokens=max_prompt_tokens,
         forecast=sizing.forecast(limit, search_calls, (n_proof, len(spare)), n_gate),
         concurrency=_concurrency(settings.concurrency, search_limit, sizing.worst_cell, said),
         notes=tuple(said),
         data_digest=data_digest,
+        all_dev=task.dev,
     )
+    return plan.with_holdout(n_held)
 
 
 def _pick_optimizer(task: Task, settings: Settings, said: list[str]) -> tuple[str, registry.Optimizer]:
@@ -319,23 +343,13 @@ def _cut_test(task: Task, settings: Settings, n_proof: int, said: list[str]) -> 
     return replace(task, test=tuple(task.test[i] for i in sorted(order[:n_proof]))), spare
 
 
-def _hold_out(
-    task: Task, settings: Settings, search: Amount, worst: Amount, search_calls: int, said: list[str]
-) -> tuple[Task, tuple[Example, ...], Amount]:
-    """Split the hold-out off dev where there are scores and the search is large enough for it to pay."""
+def _n_held_out(task: Task, search: Amount, worst: Amount, search_calls: int) -> int:
+    """Return how many dev examples to hold out: some where there are scores and the search is large enough."""
     if not task.is_scored or len(task.dev) < MIN_DEV_FOR_HOLDOUT or search_calls < MIN_CALLS_FOR_HOLDOUT:
-        return task, (), Amount()
-    n_prompts = N_FINALISTS + 1
-    part = share(search, GATE_SHARE)
-    n_held = min(int(HOLDOUT_SHARE * len(task.dev)), worst.times(n_prompts).count_in(part))
-    if n_held < 10:
-        return task, (), Amount()
-    order = np.random.default_rng([settings.seed, 2]).permutation(len(task.dev))
-    held = set(order[:n_held].tolist())
-    said.append(f"{n_held} dev examples are held out; they choose among the finalists")
-    dev = tuple(example for i, example in enumerate(task.dev) if i not in held)
-    holdout = tuple(example for i, example in enumerate(task.dev) if i in held)
-    return replace(task, dev=dev), holdout, worst.times(n_prompts * n_held)
+        return 0
+    most = worst.times(_N_CHOSEN_FROM).count_in(share(search, GATE_SHARE))
+    n_held = min(int(HOLDOUT_SHARE * len(task.dev)), most)
+    return n_held if n_held >= MIN_HOLDOUT else 0
 
 
 def _concurrency(wanted: int, search: Amount, worst: Amount, said: list[str]) -> int:

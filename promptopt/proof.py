@@ -13,7 +13,7 @@ from typing import Protocol
 from promptopt import stats
 from promptopt.asking import RunState
 from promptopt.errors import BudgetExhausted
-from promptopt.evaluation import fill_cells
+from promptopt.evaluation import cell_call, fill_cells
 from promptopt.ledger import Lease
 from promptopt.plan import Plan
 from promptopt.result import Improvement, Outcome, improvement, judged_improvement
@@ -44,16 +44,27 @@ async def prove(plan: Plan, state: RunState, lease: Lease, best: Candidate) -> I
     meeting: _Meeting = _Scored(*made) if plan.task.is_scored else _Judged(*made)
     queue = plan.sealed
     most = TIMED_BATCH if plan.settings.budget.seconds is not None else len(queue)
-    n = min(most, len(plan.task.test))
+    n = min(most, len(plan.task.test), max(1, _n_affordable(plan, *made, queue)))
     try:
         while queue and n:
             examples, queue = queue[:n], queue[n:]
             await meeting.add(examples)
-            n = min(most, plan.worst_pair.count_in(lease.available))
+            n = min(most, _n_affordable(plan, *made, queue))
     except BudgetExhausted:
         if not meeting.n_compared:
             raise
     return meeting.improvement() if meeting.n_compared else None
+
+
+def _n_affordable(
+    plan: Plan, state: RunState, lease: Lease, initial: Candidate, best: Candidate, queue: Sequence[Example]
+) -> int:
+    """Return how many test examples, from the first on, fit at worst; pairs paid before a raise are free."""
+    n_free = 0
+    if plan.task.is_scored and plan.task.judged is None and plan.task.predict is None:
+        pairs = ([cell_call(state, candidate, example).key for candidate in (initial, best)] for example in queue)
+        n_free = sum(1 for _ in takewhile(lambda keys: all(map(lease.has, keys)), pairs))
+    return n_free + plan.worst_pair.count_in(lease.available)
 
 
 class _Meeting(Protocol):

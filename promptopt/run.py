@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from promptopt import folder, promptfile
 from promptopt.asking import RunState
@@ -17,7 +18,7 @@ from promptopt.errors import (
     ProviderError,
     TaskError,
 )
-from promptopt.evaluation import fill_cells
+from promptopt.evaluation import cell_call, fill_cells
 from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
@@ -30,7 +31,7 @@ from promptopt.providers import LitellmTransport, ModelSpec, SimulatorTransport,
 from promptopt.result import Improvement, Result, Status, make_result
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
-from promptopt.types import Candidate, Example, Role
+from promptopt.types import Candidate, Example, Phase, Role
 
 
 class Run:
@@ -67,7 +68,8 @@ class Run:
         self._transports = transports
         self._retry = retry
         self._started = time.monotonic()
-        self._paid: dict[bytes, Amount] = {}
+        self._paid: dict[Phase, dict[bytes, Amount]] = {}
+        self._size = SearchSize(plan.search_calls)
 
     async def execute(self) -> Result:
         """Run, or go on with a run that stands in the folder, and write its result.
@@ -79,6 +81,7 @@ class Run:
         """
         with folder.locked(self.folder), folder.open_journal(self.folder) as journal:
             folder.agree_on_config(self.folder, self.plan, journal, self._front_matter)
+            self.plan = self._as_begun(journal)
             folder.keep_facts(self.folder, self.plan.models.values())
             self.n_answers_before = journal.attempt_counts().get("ok", 0)
             if self._announce is not None:
@@ -130,10 +133,10 @@ class Run:
     async def _search(self, state: RunState) -> tuple[Status, str, Candidate]:
         """Run the strategy, then choose among finalists on the hold-out where there is one."""
         plan = self.plan
-        search = plan.limit.minus(plan.proof_reserve)
+        search = plan.limit.minus(self._proof_reserve(state))
         lease = Lease(search.minus(plan.gate_reserve), self.stop)
-        lease.precharge(self._paid)
-        study = Study(state, lease, self._size(state))
+        lease.precharge(self._paid["search"])
+        study = Study(state, lease, self._size)
         initial = Candidate(plan.task.initial)
         state.meet(initial)
         status: Status = "completed"
@@ -155,7 +158,7 @@ class Run:
         if status in ("failed", "interrupted") or not plan.holdout:
             return status, reason, best
         left = Lease(search.minus(lease.spent), self.stop)
-        left.precharge(dict.fromkeys(self._paid, Amount()))
+        self._set_free(left)
         try:
             best = await self._choose(state, left, initial, best)
         except Interrupted as error:
@@ -164,11 +167,19 @@ class Run:
             return "failed", f"choosing on the hold-out failed: {error}", best
         return status, reason, best
 
-    def _size(self, state: RunState) -> SearchSize:
-        """Return the size of the search: of the run's first session, so that a raised budget goes on with it."""
-        state.journal.add_event("size", "", 0, {"n_calls": self.plan.search_calls})
-        known = state.journal.event("size", "")
-        return SearchSize(known.get("n_calls", self.plan.search_calls))
+    def _proof_reserve(self, state: RunState) -> Amount:
+        """Return what the search must leave: also for a proof besides that of another prompt before a raise."""
+        paid, initial = self._paid["proof"], Candidate(self.plan.task.initial)
+        keys = [cell_call(state, initial, example).key for example in self.plan.task.test] if paid else []
+        known = Amount()
+        for key in keys:
+            known = known.plus(paid.get(key, Amount()))
+        return self.plan.proof_reserve.plus(state.spent("proof")).minus(known)
+
+    def _set_free(self, lease: Lease) -> None:
+        """Let all that was paid before a raise be free in a lease whose limit it does not count in."""
+        for paid in self._paid.values():
+            lease.precharge(dict.fromkeys(paid, Amount()))
 
     async def _choose(self, state: RunState, lease: Lease, initial: Candidate, best: Candidate) -> Candidate:
         """Return the finalist with the best hold-out mean; ties go to the search's order, then the initial."""
@@ -199,8 +210,8 @@ class Run:
         if not self.plan.task.test:
             return status, reason, None
         state.phase = "proof"
-        lease = Lease(self.plan.limit.minus(_spent(state)), self.stop)
-        lease.precharge(dict.fromkeys(self._paid, Amount()))
+        lease = Lease(self.plan.limit.minus(state.spent("search", "proof")), self.stop)
+        self._set_free(lease)
         try:
             return status, reason, await prove(self.plan, state, lease, best)
         except Interrupted as error:
@@ -211,6 +222,17 @@ class Run:
             return "failed", f"the proof could not be completed: {error}", None
 
     # Set-up -----------------------------------------------------------------------------------------
+
+    def _as_begun(self, journal: Journal) -> Plan:
+        """Return the plan with the size and hold-out of the first session: a raised budget goes on with them."""
+        plan = self.plan
+        search = plan.limit.minus(plan.proof_reserve).minus(plan.gate_reserve)
+        most = search.calls if search.limits_calls else None
+        begun = {"n_calls": plan.search_calls, "most_calls": most, "held_out": len(plan.holdout)}
+        journal.add_event("size", "", 0, begun)
+        known: dict[str, Any] = journal.event("size", "") or begun
+        self._size = SearchSize(known["n_calls"], known["most_calls"])
+        return plan.with_holdout(known["held_out"])
 
     def _make_state(self, journal: Journal) -> RunState:
         plan = self.plan
@@ -263,11 +285,3 @@ def make_transports(
             simulator.learn(dict.fromkeys((*task.train, *task.dev, *task.test, *examples)))
             transports[spec.name] = SimulatorTransport(simulator, spec)
     return transports
-
-
-def _spent(state: RunState) -> Amount:
-    """Return all that the run has taken so far, before its budget was raised too."""
-    total = Amount()
-    for tally in state.tallies.values():
-        total = total.plus(tally.amount)
-    return total

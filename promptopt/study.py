@@ -62,9 +62,11 @@ class SearchSize:
 
     Args:
         n_calls: answers that the search is expected to afford, of all roles.
+        most_calls: answers that it may use at most; None = limited by other means.
     """
 
     n_calls: int
+    most_calls: int | None = None
 
 
 class Study:
@@ -84,7 +86,6 @@ class Study:
         self._ordinal = 0
         self._n_events = 0
         self._tells_labels = False  # of this branch: if all shared it, timing would decide who is checked
-        self._n_paid_before = lease.spent.calls
         self.size = size
         self.rng = np.random.default_rng(np.random.SeedSequence(state.seed, spawn_key=path))
 
@@ -107,12 +108,17 @@ class Study:
     def remaining_calls(self) -> int:
         """Answers that may still be used, with ratings where a judge scores; readable at the root between maps.
 
-        Where calls have no limit of their own, those of `size.n_calls` that are left.
+        Where calls have no limit of their own, those of `size.n_calls` that are left. After a raise of the budget,
+        as many as before the raise while there are: up to then, the search is the same.
         """
         assert not self._path, "the remaining budget may be read at the root of a run only"
-        if self._lease.limit.limits_calls:
-            return self._lease.available.calls // self.task.calls_per_score
-        return self.size.n_calls - (self._lease.spent.calls - self._n_paid_before) // self.task.calls_per_score
+        lease, per_score = self._lease, self.task.calls_per_score
+        if not lease.limit.limits_calls:
+            return self.size.n_calls - lease.used_calls // per_score
+        left = lease.available.calls
+        if self.size.most_calls is not None:
+            left = max(left, self.size.most_calls - lease.used_calls)
+        return left // per_score
 
     # Candidates -----------------------------------------------------------------------------------
 

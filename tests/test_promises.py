@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import SUPPORT
 from scripted import LABELS, Scripted, make_run, make_study, make_task, model, noise
 
+import promptopt
+from promptopt import promptfile
 from promptopt.config import Settings
 from promptopt.errors import ConfigError, ContentRefused, RateLimited
 from promptopt.gateway import RetryPolicy
@@ -170,3 +173,29 @@ def test_ties_in_races_are_not_decided_by_latency(latency_seed: int) -> None:
         return await study.race(await study.map(write, range(6)), keep=1)
 
     assert asyncio.run(work()).candidates[0].prompt.instruction == "Name the colour 0."
+
+
+def candidates(folder: Path) -> list[str]:
+    """Return the ids of a run's candidates in the order of their birth."""
+    with closing(sqlite3.connect(folder / "journal.db")) as db:
+        return [row[0] for row in db.execute("SELECT candidate_id FROM candidates ORDER BY birth")]
+
+
+@pytest.mark.parametrize("calls", [410, 450, 600, 900])
+@pytest.mark.parametrize("optimizer", ["capo", "random", "promptagent"])
+def test_a_raised_budget_goes_on_from_what_was_found(tmp_path: Path, optimizer: str, calls: int) -> None:
+    """The former search is gone through again, for nothing, up to where its budget ended; then it goes on."""
+    given: dict[str, Any] = {"model": "sim", "optimizer": optimizer, "seed": 1}
+    first = promptopt.optimize(SUPPORT, "support", budget=Budget(calls=400), out=tmp_path / "here", **given)
+    tried = candidates(tmp_path / "here")
+    raised = promptopt.optimize(SUPPORT, "support", budget=Budget(calls=calls), out=tmp_path / "here", **given)
+    n_same = len(tried) - 3  # in its last round, the first search had no calls left for some
+    assert candidates(tmp_path / "here")[:n_same] == tried[:n_same]
+    assert promptfile.parse(first.best.prompt).prompt.id in candidates(tmp_path / "here")
+    assert raised.proposals["accepted"] >= first.proposals["accepted"] > 0
+    assert raised.proposals["tried"] >= first.proposals["tried"]
+    n_paid, usd = paid(tmp_path / "here")
+    assert (raised.spend.calls, raised.spend.cost_usd) == (n_paid, usd)
+    assert first.spend.calls <= n_paid <= calls
+    assert raised.improvement is not None
+    assert raised.improvement.verdict == "proven"
