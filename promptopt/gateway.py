@@ -249,7 +249,8 @@ class Gateway:
         transport = self._transports.get(call.request.model) or self._transports[""]
         try:
             async with asyncio.timeout(timeout_s):
-                return await transport.send(call.request, timeout_s)
+                # the usual time, not what is left: litellm keeps open a client for each that it is given
+                return await transport.send(call.request, call.timeout_s)
         except (TimeoutError, CallTimedOut) as error:
             if call.phase in self.deadlines and time.monotonic() >= self.deadlines[call.phase]:
                 raise BudgetExhausted("budget exhausted: the time is over") from error

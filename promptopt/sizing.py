@@ -40,6 +40,7 @@ _MOST_CALLS = 10**7
 _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
 _JUDGE_BYTES = 1500
+_N_MEASURED = 1000
 _JUDGED_QUESTIONS = 3  # SPO's, arXiv 2502.06855
 
 
@@ -153,7 +154,9 @@ class Sizing:
     @cached_property
     def _means(self) -> tuple[float, float, float]:
         """Mean tokens of the rendered prompt with an example, of an example, and of a target."""
-        rows = self.task.dev[:50]
+        rows = self._examples[
+            :: 1 + len(self._examples) // _N_MEASURED
+        ]  # a few long texts may be most of all tokens
         rendered = sum(len(m.content) for e in rows for m in self.task.render(self.task.initial, e))
         shown = sum(len(e.inputs[column]) for e in rows for column in self.task.shown_columns)
         targets = sum(len(e.target or "") for e in rows)

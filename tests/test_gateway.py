@@ -65,9 +65,11 @@ class Door:
     n_sent: int = 0
     n_in_flight: int = 0
     most_in_flight: int = 0
+    timeouts: set[float] = field(default_factory=set)
 
     async def send(self, request: Request, timeout_s: float) -> Response:
         self.n_sent += 1
+        self.timeouts.add(timeout_s)
         self.n_in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.n_in_flight)
         reply = self.script(request, self.n_sent)
@@ -357,6 +359,18 @@ def test_end_of_a_phase_cuts_a_call_short(path: Path) -> None:
     door.run(use)
     assert door.n_sent == 1
     assert door.outcomes() == {"BudgetExhausted": 1}
+
+
+def test_the_end_of_a_phase_gives_calls_no_timeout_of_their_own(path: Path) -> None:
+    """litellm keeps a client open for each timeout that it is given."""
+    door = Door(path)
+
+    async def use(gateway: Gateway) -> None:
+        gateway.deadlines = {"search": time.monotonic() + 4}
+        await asyncio.gather(*(gateway.answer(call(f"{i}", timeout_s=60)) for i in range(20)))
+
+    door.run(use)
+    assert door.timeouts == {60}
 
 
 def test_stop_lets_nothing_new_out_but_keeps_what_flies(path: Path) -> None:

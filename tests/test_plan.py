@@ -121,6 +121,17 @@ def test_forecast_is_near_what_a_run_takes(name: str, calls: int, tmp_path: Path
     assert 0.5 <= plan.forecast.calls / spend.calls <= 2
 
 
+def test_a_few_long_texts_are_forecast_wherever_they_lie() -> None:
+    """Of 600 rows, six hold nine tenths of all text."""
+    task = make_task(n_train=100, n_dev=100, n_test=400)
+    long = replace(task.test[0], inputs=dict.fromkeys(task.columns, "word " * 30000))
+    skewed = replace(task, test=(*task.test[:-6], *(replace(long, id=f"long-{i}") for i in range(6))))
+    settings = Settings(model="sim", budget=Budget(calls=3000))
+    short, found = (make_plan(each, settings).forecast.parts for each in (task, skewed))
+    tokens = [sum(part.tokens for part in parts if part.role == "task") for parts in (short, found)]
+    assert tokens[1] > 5 * tokens[0]
+
+
 def test_dollars_decide_how_many_calls_are_expected(tmp_path: Path) -> None:
     settings = Settings("sim", budget=Budget(usd=Decimal("0.1")), out=tmp_path)
     plan, _ = prepare(bundled.folder("support") / bundled.PROMPT, "support", settings)
