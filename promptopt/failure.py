@@ -30,7 +30,8 @@ _QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota", "credit bal
 # Gemini words a limit per minute like an exhausted quota, but then says when to come back.
 _RETRY_WORDS = ("retry in", "retrydelay", "try again in")
 _RETRY_DELAY = re.compile(
-    r"(?:retry in|try again in|retrydelay\W+)\s*(?:(?P<minutes>\d+)m)?(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s)\b",
+    r"(?:retry in|try again in|retrydelay\W+)\s*"
+    r"(?:(?P<minutes>\d{1,9})m)?(?P<number>\d{1,9}(?:\.\d+)?)(?P<unit>ms|s)\b",
     re.IGNORECASE,
 )
 # litellm knows most of these refusals by their wording; the code is surer.
@@ -148,7 +149,7 @@ def _retry_after(error: Exception) -> float | None:
     try:
         then = parsedate_to_datetime(text)
         return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    except ValueError:
+    except (ValueError, OverflowError):
         return _delay_in(str(error))
 
 

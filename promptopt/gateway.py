@@ -21,8 +21,6 @@ from promptopt.errors import (
     BudgetExhausted,
     CallRefused,
     CallTimedOut,
-    ConfigError,
-    ProviderError,
     RateLimited,
     TooManyMissing,
     TransientError,
@@ -232,7 +230,7 @@ class Gateway:
         await self._journal.committed()
         try:
             response = await self._send(call, timeout_s)
-        except (ProviderError, BudgetExhausted, ConfigError) as error:
+        except Exception as error:
             self.n_failed += 1
             self.last_failure = f"{type(error).__name__}: {error}"
             self._journal.end_attempt(attempt_id, type(error).__name__, str(error))

@@ -206,7 +206,8 @@ def load_litellm() -> ModuleType:
         _price_once(litellm)
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]  # it prints to stdout otherwise
     litellm.telemetry = False  # type: ignore[attr-defined]
-    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # what it reports as errors, it raises as well
+    for name in ("LiteLLM", "LiteLLM Proxy"):  # what it reports as errors, it raises as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for row in litellm.model_cost.values():
         row.pop("off_peak_pricing", None)  # else the same reply would cost another sum at another hour
     return litellm
@@ -362,7 +363,7 @@ class LitellmTransport:
         try:
             rows = sorted(reply.data, key=lambda row: int(row["index"]))
             vectors = [[float(value) for value in row["embedding"]] for row in rows]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ServerFailed(f"{request.model} sent vectors that cannot be read: {error!r}") from error
         is_complete = len(vectors) == len(request.messages) and len({len(vector) for vector in vectors}) == 1
         if not is_complete or not all(math.isfinite(value) for vector in vectors for value in vector):

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,10 @@ Json = Mapping[str, Any]
 _CUT_OFF = ("pause_turn", "model_context_window_exceeded")
 _FAILED = ("error", "ERROR", "network_error", "MALFORMED_RESPONSE")
 _ANSWER_KEYS = ("choices", "content", "output", "candidates", "message", "promptFeedback")
+# More than any call takes; what is above is a fault of the endpoint, and too much for the journal's columns.
+_MOST_TOKENS, _MOST_USD = 10**12, 10**9
+# What litellm raises where a part of a reply has another type than it should.
+_MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _API = re.compile(r"\A([\w-]+/)(?:responses|v1|v2)/")
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 
@@ -51,7 +55,7 @@ class Sent:
         """The reply's JSON object; empty if there is none, or litellm did not show it."""
         try:
             body = json.loads(self._text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return body if isinstance(body, dict) else {}
 
@@ -67,20 +71,35 @@ class Sent:
         """Return an answer that litellm failed to read although it was there; None if there is none.
 
         Seen with Groq's replies without a service tier, content in parts, and Bedrock's without output tokens.
+        Usage and log-probabilities that no record of litellm's can hold are unknown then.
         """
-        choices = self.body.get("choices")
         if not self.is_answer:
             return None
-        if isinstance(choices, list):
-            if not choices or not all(map(_has_message, choices)):
-                return None
-            whole = [choice | {"message": _joined(choice["message"])} for choice in choices]
-            return litellm.ModelResponse(**(dict(self.body) | {"choices": whole}))
-        message = _joined(_part(_part(self.body, "output"), "message") or self._first_candidate or self.body)
-        if not isinstance(message.get("content"), str):
+        chat = _first(self.body, "choices")
+        said = _part(chat, "message")
+        message = said or self._other_message
+        text = _joined(message)
+        if said and text is None:
+            text = ""  # it refused, or wants to call a tool
+        if not isinstance(text, str) or not (text or said):
             return None
-        choice = {"message": {"role": "assistant", "content": message["content"]}, "finish_reason": self.stop_word}
-        return litellm.ModelResponse(choices=[choice])
+        thinking = message.get("reasoning_content")
+        told = {
+            "content": text,
+            "reasoning_content": thinking if isinstance(thinking, str) else None,
+            "provider_specific_fields": {"refusal": message.get("refusal")},
+        }
+        choice = {"message": told, "finish_reason": self.stop_word}
+        whole = _built(litellm.Choices, choice | {"logprobs": chat.get("logprobs")})
+        reply = litellm.ModelResponse(choices=[whole or choice])
+        reply.usage = _built(litellm.Usage, _part(self.body, "usage"))  # given above, it would be built once more
+        return reply
+
+    @property
+    def _other_message(self) -> Json:
+        """The message of a reply in another form than OpenAI's: Bedrock's, Cohere's, Gemini's, Anthropic's."""
+        output = _part(self.body, "output")
+        return _part(output, "message") or _part(self.body, "message") or self._first_candidate or self.body
 
     @property
     def _first_candidate(self) -> Json:
@@ -143,7 +162,7 @@ def finish_reason(choice: Any, sent: Sent) -> str:
 
 
 def usage_of(raw: Any, sent: Sent) -> Usage | None:
-    """Return the reported usage; None where the endpoint sent none (litellm then says 0 and 0)."""
+    """Return the reported usage; None where it is absurd, or there is none (litellm then says 0 and 0)."""
     n_in, n_out = getattr(raw, "prompt_tokens", 0) or 0, getattr(raw, "completion_tokens", 0) or 0
     details_in = getattr(raw, "prompt_tokens_details", None)
     details_out = getattr(raw, "completion_tokens_details", None)
@@ -152,35 +171,39 @@ def usage_of(raw: Any, sent: Sent) -> Usage | None:
     if sent.cohere_usage:  # litellm takes tokens of one API, billed units of the other, and cached ones of none
         n_in, n_out = _in_and_out(_part(sent.cohere_usage, "tokens"))
         cached = int(_number(sent.cohere_usage.get("cached_tokens")))
-    if (n_in <= 0 and n_out <= 0) or n_in < 0 or n_out < 0:
+    counts = (n_in, n_out, cached, reasoning)
+    if not (n_in or n_out) or not all(isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in counts):
         return None
-    return Usage(n_in, n_out, cached, reasoning)
+    return Usage(*counts)
 
 
 def own_sum(raw: Any) -> Decimal | None:
     """Return the dollars that the provider itself states, as OpenRouter does; None = it states none.
 
     With the user's own key at the provider behind it, `cost` is the router's fee only. A stated 0 is
-    taken for unknown: it may be free, or charged elsewhere.
+    taken for unknown: it may be free, or charged elsewhere. So is a sum that no call can cost.
     """
     stated = _number(getattr(raw, "cost", None))
     details = getattr(raw, "cost_details", None)
     details = details if isinstance(details, dict) else getattr(details, "__dict__", {})
     if getattr(raw, "is_byok", False) or not stated:
         stated += _number(details.get("upstream_inference_cost"))
-    return stated if stated > 0 else None
+    return stated if 0 < stated <= _MOST_USD else None
 
 
 def list_cost(litellm: ModuleType, name: str, raw: Any, sent: Sent) -> Decimal | None:
-    """Return usage times the list price of the model that was asked for; None = it has none."""
+    """Return usage times the list price of the model that was asked for; None = unknown, or of no such usage."""
     if list_prices(litellm, name)[0] is None:
         return None
     if sent.cohere_usage:  # Cohere adds tokens of its own to a prompt, and does not charge them
         n_in, n_out = _in_and_out(_part(sent.cohere_usage, "billed_units"))
         raw = litellm.Usage(prompt_tokens=n_in, completion_tokens=n_out, total_tokens=n_in + n_out)
-    parts = litellm.cost_per_token(model=listed_name(name), usage_object=raw, service_tier=sent.tier)
-    cost = Decimal(str(parts[0])) + Decimal(str(parts[1]))
-    return cost if cost > 0 else None
+    try:
+        parts = litellm.cost_per_token(model=listed_name(name), usage_object=raw, service_tier=sent.tier)
+        cost = Decimal(str(parts[0])) + Decimal(str(parts[1]))
+        return cost if 0 < cost <= _MOST_USD else None
+    except _MISFITS:  # some detail of the usage is absurd
+        return None
 
 
 @functools.cache
@@ -220,24 +243,28 @@ def first_token(raw: Any) -> tuple[tuple[str, float], ...] | None:
         return None
     # Marks such as ** before the answer tell nothing; they are asked for by no label.
     first = next((token for token in content if any(map(str.isalnum, token.token.strip("Ġ▁Ċ")))), content[0])
-    return tuple((top.token, float(top.logprob)) for top in first.top_logprobs or [first])
+    return tuple((top.token, min(float(top.logprob), 0.0)) for top in first.top_logprobs or [first])
 
 
 def _extra(message: Any) -> Json:
     return getattr(message, "provider_specific_fields", None) or {}
 
 
-def _has_message(choice: Any) -> bool:
-    return isinstance(choice, dict) and isinstance(choice.get("message"), dict)
+def _built(make: Callable[..., Any], fields: Json) -> Any:
+    """Return litellm's record of a part of a reply; None if it cannot hold what was sent."""
+    try:
+        return make(**fields)
+    except _MISFITS:
+        return None
 
 
-def _joined(message: Json) -> Json:
-    """Return a message whose content is text, where it came in parts."""
+def _joined(message: Json) -> Any:
+    """Return a message's content, as text where it came in parts."""
     content = message.get("content")
     if not isinstance(content, list):
-        return message
+        return content
     texts = [part.get("text") for part in content if isinstance(part, dict)]
-    return dict(message) | {"content": "".join(text for text in texts if isinstance(text, str))}
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _first(body: Json, key: str) -> Json:
@@ -256,5 +283,5 @@ def _in_and_out(units: Json) -> tuple[int, int]:
 
 
 def _number(value: Any) -> Decimal:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     return Decimal(str(value)) if is_number else Decimal(0)

@@ -100,6 +100,23 @@ def test_words_to_wait_are_understood(server: Loopback, message: str, seconds: f
 
 
 @pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 2024 00:00:00 +99999999999999999", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"]
+)
+def test_absurd_date_to_wait_for_is_none(server: Loopback, date: str) -> None:
+    with pytest.raises(RateLimited) as caught:
+        ask(server, MODELS[0], failure(429, "slow down", retry_after=date))
+    assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize("n_digits", [10, 400, 5000])
+@pytest.mark.parametrize("unit", ["m1s", "s", "ms"])
+def test_absurd_words_to_wait_are_none(server: Loopback, n_digits: int, unit: str) -> None:
+    with pytest.raises(RateLimited) as caught:
+        ask(server, MODELS[0], failure(429, f"try again in {'9' * n_digits}{unit}"))
+    assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize(
     ("behind", "kind"),
     [
         (KeyError("usage"), CallRefused),

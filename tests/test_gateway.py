@@ -261,6 +261,13 @@ def test_refusals_are_not_tried_again(path: Path, kind: type[Exception]) -> None
     assert door.outcomes() == {kind.__name__: 1}
 
 
+def test_attempt_that_broke_unexpectedly_is_not_left_in_flight(path: Path) -> None:
+    door = Door(path, fails(ZeroDivisionError("a fault of ours")))
+    with pytest.raises(ZeroDivisionError):
+        door.run(lambda gateway: gateway.answer(call()))
+    assert door.fetch("SELECT outcome, message FROM attempts") == [("ZeroDivisionError", "a fault of ours")]
+
+
 def test_a_waiting_retry_occupies_no_slot(path: Path) -> None:
     done: list[str] = []
 

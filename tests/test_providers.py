@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -264,6 +265,21 @@ def test_half_a_surrogate_pair_arrives_as_litellm_reads_it(server: Loopback) -> 
     assert ask(server, chat("half \ud83d pair")).text.startswith("half ")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"index": float("inf"), "embedding": [0.5]},
+        {"index": 0, "embedding": [10**400]},
+        {"index": 0, "embedding": ["x"]},
+        {"index": 0},
+    ],
+    ids=["index", "number", "text", "none"],
+)
+def test_vectors_that_cannot_be_read_are_a_failed_server(server: Loopback, row: dict[str, Any]) -> None:
+    with pytest.raises(ServerFailed):
+        ask(server, Reply({"object": "list", "data": [row], "model": "my-model"}), is_embedding=True)
+
+
 # Failures ----------------------------------------------------------------------------------------
 
 CONTEXT = "This model's maximum context length is 4097 tokens. However, your messages resulted in 5000 tokens."
@@ -343,6 +359,7 @@ def test_key_of_the_environment_is_used_and_never_shown(server: Loopback, key: N
 def test_litellm_is_loaded_quietly() -> None:
     litellm = load_litellm()
     assert litellm.suppress_debug_info
+    assert not logging.getLogger("LiteLLM Proxy").isEnabledFor(logging.ERROR)  # it tells of odd usage there
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 
 

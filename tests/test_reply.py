@@ -203,6 +203,9 @@ def test_cohere_charges_billed_units_only(server: Loopback) -> None:
         ({"cost": "free"}, None),
         ({"cost": None, "cost_details": None}, None),
         ({"cost": float("nan")}, None),
+        ({"cost": 1e20}, None),
+        ({"cost": 10**400}, None),
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 1e308}}, None),
         ({}, None),
     ],
 )
