@@ -36,9 +36,11 @@ from promptopt.types import Budget, Prompt
 
 
 class Executable(Protocol):
-    """A run or an evaluation, which can be asked to stop."""
+    """A run, an evaluation or a check of a judge, which can be asked to stop."""
 
-    stop: Stop
+    @property
+    def stop(self) -> Stop:
+        """The flag that asks for it."""
 
     async def execute(self) -> Any:
         """Return the outcome."""

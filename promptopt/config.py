@@ -252,6 +252,8 @@ def load_task(
     Raises:
         ConfigError: something is wrong with the data, with file, line and remedy.
     """
+    from promptopt.tasks import metrics
+
     flags = {"--metric": metric != "auto", "--target": target != "target", "--image": bool(images)}
     flags |= {"--input": input is not None, "--answer-pattern": answer_pattern is not None}
     if (plugged := _plugged_task(source, [flag for flag, is_given in flags.items() if is_given])) is not None:
@@ -266,7 +268,7 @@ def load_task(
         targets=_wanted_targets(metric, needs_labels),
         input=input,
         images=(images,) if isinstance(images, str) else tuple(images),
-        has_alternatives=metric != "json",
+        **metrics.list_reading(metric),
     )
     notes = [note.replace(place, name) if settings else note for note in rows.notes]
     chosen, reason = _metric(metric, rows, place, answer_pattern)

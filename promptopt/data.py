@@ -7,8 +7,9 @@ nothing that matters count as one and never stand in two splits.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +71,7 @@ def load(
     input: str | None = None,
     images: Sequence[str] = (),
     has_alternatives: bool = True,
+    has_text_lists: bool = False,
 ) -> Dataset:
     """Return the examples of a file, a folder, or data in Python.
 
@@ -83,6 +85,7 @@ def load(
         images: columns that name an image file or its URL; they are no input columns.
         has_alternatives: whether a target that is a list of texts or numbers means that any of them is right; else
             it is its JSON text.
+        has_text_lists: whether a text that is a JSON list of texts counts as such a list.
 
     Raises:
         ConfigError: with file, line and remedy.
@@ -98,9 +101,9 @@ def load(
         raise ConfigError(
             f"{name}: no input column {input!r} (input columns: {', '.join(columns)}); {nearest(input, columns)}"
         )
+    targets_of = partial(_targets, has_alternatives=has_alternatives, has_text_lists=has_text_lists)
     items = {
-        split: [_item(row, columns, answers, images, has_alternatives=has_alternatives) for row in table]
-        for split, table in rows.items()
+        split: [_item(row, columns, answers, images, targets_of) for row in table] for split, table in rows.items()
     }
     if targets != "any":
         _check_targets([item for split in items.values() for item in split], target, targets)
@@ -231,11 +234,15 @@ def _is_nested(value: object) -> bool:
 
 
 def _item(
-    row: Row, columns: Sequence[str], answers: Sequence[str], images: Sequence[str], *, has_alternatives: bool
+    row: Row,
+    columns: Sequence[str],
+    answers: Sequence[str],
+    images: Sequence[str],
+    targets_of: Callable[[Row, Sequence[str]], tuple[str, ...]],
 ) -> _Item:
     inputs = {name: str(row.values[name] or "") for name in columns}
     try:
-        right = _targets(row, answers, has_alternatives=has_alternatives)
+        right = targets_of(row, answers)
     except ValueError as error:
         raise row.error(f"the target cannot be written as JSON ({error}); correct it") from error
     given = row.values.get("id") if "id" not in answers else None
@@ -265,7 +272,7 @@ def _images(row: Row, columns: Sequence[str]) -> tuple[Image, ...]:
     return tuple(found)
 
 
-def _targets(row: Row, answers: Sequence[str], *, has_alternatives: bool) -> tuple[str, ...]:
+def _targets(row: Row, answers: Sequence[str], *, has_alternatives: bool, has_text_lists: bool) -> tuple[str, ...]:
     """Return all that is right for a row, the target first; () = nothing is said."""
     if len(answers) > 1:
         text = tables.as_object(row, answers)
@@ -274,7 +281,9 @@ def _targets(row: Row, answers: Sequence[str], *, has_alternatives: bool) -> tup
     if _is_nested(wanted):
         several = tables.as_alternatives(wanted) if has_alternatives else None
         return (tables.as_json(wanted),) if several is None else several
-    return (str(wanted),) if wanted is not None and str(wanted).strip() else ()
+    if wanted is None or not str(wanted).strip():
+        return ()
+    return (tables.text_list(str(wanted)) if has_text_lists else None) or (str(wanted),)
 
 
 def _check_targets(items: Sequence[_Item], target: str, targets: Targets) -> None:

@@ -13,6 +13,8 @@ from promptopt.reply import list_prices, model_info
 
 # Packages that litellm needs for some models and does not bring along: (module, extra of ours that does).
 _RESPONSES_API, _VERTEX = ("mcp", "responses"), ("google.auth", "vertex")
+# Controls of litellm's own that say how a model is reached, or what may be sent to it.
+_NEEDED = ("api_version", "region_name", "ssl_verify", "allowed_openai_params", "supports_system_message")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ def refuses(litellm: ModuleType, name: str, api_base: str | None, option: str, v
     except litellm.UnsupportedParamsError:
         return True
     return False
+
+
+def is_unsent(litellm: ModuleType, option: str) -> bool:
+    """Return whether an option is one of litellm's own controls, and none that a call may need."""
+    return option in litellm.types.utils.all_litellm_params and option not in _NEEDED
 
 
 def wire_name(name: str, api_base: str | None) -> str:

@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from promptopt import data, folder
+from promptopt import data, folder, scoring
 from promptopt.agreement import Agreement, Estimate, Noise, agreement, noise
 from promptopt.asking import N_ROUNDS, RunState
 from promptopt.config import Settings, check_same
-from promptopt.errors import BudgetExhausted, ConfigError, TooManyMissing, TransientError
+from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, TooManyMissing, TransientError
 from promptopt.gate import Gate
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
-from promptopt.ledger import Amount, Lease
+from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import Rating, rate_all, rater
-from promptopt.result import Spend, spend_of
+from promptopt.result import Spend, Status, spend_of
 from promptopt.roles import find_models
 from promptopt.run import make_transports
+from promptopt.sizing import RATING_WORDS
 from promptopt.task import Task
 from promptopt.tasks.rubric import PREFIX, Rubric, load
-from promptopt.types import Budget, Example, Prompt, Role, digest
+from promptopt.types import Budget, Example, Prompt, Request, Role, digest
 
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _N_SHOWN = 5
@@ -60,6 +63,7 @@ class Report:
     """What a check found.
 
     Args:
+        status: completed, budget_exhausted or interrupted.
         temperature: at which the judge rates; None = the model takes none.
         rows: labelled replies.
         rated: those of them that have a first rating, which agreement is measured on.
@@ -71,6 +75,7 @@ class Report:
         differences: the largest, at most 5, largest first.
     """
 
+    status: Status
     rubric: str
     model: str
     is_simulated: bool
@@ -98,7 +103,9 @@ class Check:
     Args:
         judge: the model, at the temperature at which it rates.
         repeats: ratings of each reply, at least 1.
+        folder: of the journal.
         notes: sentences for the screen.
+        stop: set, it ends the check as soon as what is in flight has arrived.
     """
 
     metric: Rubric
@@ -107,9 +114,32 @@ class Check:
     limit: Amount
     repeats: int
     settings: Settings
+    folder: Path
     notes: tuple[str, ...] = ()
+    stop: Stop = field(default_factory=Stop)
 
-    async def run(
+    @cached_property
+    def estimate(self) -> scoring.Estimate:
+        """What this is expected to take: a call for each rating; at worst each is repaired, within the budget."""
+        asked = [self._request(row) for row in self.rows if row.reply.strip()]
+        worst = [self.judge.worst_case(request) for request in asked]
+        n = min(self.repeats * len(asked), self.limit.calls)
+        n_bytes = sum(len(message.content.encode()) for request in asked for message in request.messages)
+        n_in = n_bytes * n // (4 * max(1, len(asked)))
+        n_out = n * min(self.judge.max_tokens, RATING_WORDS[self.judge.is_simulated])
+        # With the longest of each kind, where the budget ends before all are rated; see `_rate` on the repairs.
+        n_worst = min(2 * self.repeats * len(asked), self.limit.calls)
+        tokens, usd = [one.tokens for one in worst], [one.usd for one in worst]
+        worst_usd = min(2 * self.repeats * sum(usd, Decimal(0)), n_worst * max(usd, default=Decimal(0)))
+        return scoring.Estimate(
+            calls=n,
+            expected_tokens=n_in + n_out,
+            expected_usd=self.judge.price(n_in, n_out),
+            worst_tokens=min(2 * self.repeats * sum(tokens), n_worst * max(tokens, default=0), self.limit.tokens),
+            worst_usd=None if self.judge.price_in is None else min(worst_usd, self.limit.usd),
+        )
+
+    async def execute(
         self, transports: Mapping[str, Transport] | None = None, retry: RetryPolicy | None = None
     ) -> Report:
         """Rate the replies, within the budget, and return the report; it spends.
@@ -121,9 +151,10 @@ class Check:
 
         Raises:
             ConfigError: the folder cannot be used.
+            Interrupted: the user asked to stop before any rating was complete; what was paid is kept.
             ProviderError: the run cannot go on, or not one reply was rated; what was paid is kept.
         """
-        out = self.settings.out or folder.new_folder("judge-check")
+        out = self.folder
         used = transports or make_transports({"judge": self.judge}, self._task, ())
         with folder.locked(out), folder.open_journal(out) as journal:
             known, wanted = journal.config(), self._identity()
@@ -132,15 +163,17 @@ class Check:
             journal.set_config(wanted)
             journal.start_session(datetime.now(UTC).isoformat())
             n = self.settings.concurrency
-            gateway = Gateway(journal, used, concurrency=n, retry=retry, pacing=Pacing())
+            gateway = Gateway(journal, used, concurrency=n, retry=retry, stop=self.stop, pacing=Pacing())
             state = self._state(journal, gateway)
-            ratings, reason = await self._rate(state, Lease(self.limit))
+            ratings, status, reason = await self._rate(state, Lease(self.limit, self.stop))
             await journal.committed()
-            return self._report(state, ratings, reason, out)
+            return self._report(state, ratings, status, reason)
 
     def _identity(self) -> dict[str, Any]:
         rows = [(row.example.id, dict(row.example.inputs), row.example.target, row.reply) for row in self.rows]
         model = {"name": self.judge.name, "max_tokens": self.judge.max_tokens, "api_base": self.judge.api_base}
+        if self.judge.options:
+            model["options"] = [list(pair) for pair in self.judge.options]
         metric = {"check": self.metric.name, "metric file": self.metric.digest}
         return {**metric, "data": digest(rows), "judge": model, "budget": {}}
 
@@ -154,8 +187,8 @@ class Check:
         gate = Gate(self._task, 1)
         return RunState(self._task, models, gateway, journal, gate, self.settings.seed, self.limit)
 
-    async def _rate(self, state: RunState, lease: Lease) -> tuple[list[list[Rating]], str]:
-        """Return the ratings of each row, the first of all rows before any second, and why some are lacking."""
+    async def _rate(self, state: RunState, lease: Lease) -> tuple[list[list[Rating]], Status, str]:
+        """Return the ratings of each row, the first of all rows before any second; how it ended; what it lacks."""
         ratings: list[list[Rating]] = [[] for _ in self.rows]
         # Of two calls at worst, a rating and its repair, so that none of a batch is left without.
         worst = [self._worst(row).times(2) for row in self.rows]
@@ -165,13 +198,14 @@ class Check:
                 try:
                     batch = range(start, start + await lease.prefix(worst[start:]))
                     found = await self._batch(state, lease, batch, i_repeat)
-                except BudgetExhausted as error:
+                except (BudgetExhausted, Interrupted) as error:
                     done = f"{start} of {len(self.rows)} replies have {i_repeat + 1} rating(s)"
-                    return ratings, f"{error}; {done}"
+                    is_over = isinstance(error, BudgetExhausted)
+                    return ratings, "budget_exhausted" if is_over else "interrupted", f"{error}; {done}"
                 for i, rating in zip(batch, found, strict=True):
                     ratings[i].append(rating)
                 start = batch.stop
-        return ratings, ""
+        return ratings, "completed", ""
 
     async def _batch(self, state: RunState, lease: Lease, batch: Sequence[int], i_repeat: int) -> list[Rating]:
         """Return one rating of each row of a batch; what failed for a moment is asked again."""
@@ -184,16 +218,21 @@ class Check:
             found = await rate_all(state, lease, place, self.metric, shown, sample)
         return found
 
-    def _worst(self, row: Labelled) -> Amount:
-        return self.judge.worst_case(self.judge.request(self.metric.rating_request(row.reply, row.example)))
+    def _request(self, row: Labelled) -> Request:
+        return self.judge.request(self.metric.rating_request(row.reply, row.example))
 
-    def _report(self, state: RunState, ratings: list[list[Rating]], reason: str, out: Path) -> Report:
+    def _worst(self, row: Labelled) -> Amount:
+        return self.judge.worst_case(self._request(row))
+
+    def _report(self, state: RunState, ratings: list[list[Rating]], status: Status, reason: str) -> Report:
         firsts = [(row, found[0]) for row, found in zip(self.rows, ratings, strict=True) if found]
         pairs = [(row, rating.score) for row, rating in firsts if rating.score is not None]
         failed = [rating.error for found in ratings for rating in found if rating.error is not None]
+        if not pairs and status == "interrupted":
+            raise Interrupted(f"{reason}; to go on, run the same command with --out {self.folder}")
         if not pairs:
             why = f"{type(failed[0]).__name__}: {failed[0]}" if failed else reason
-            raise TooManyMissing(f"not one reply could be rated ({why}); what was paid is kept in {out}")
+            raise TooManyMissing(f"not one reply could be rated ({why}); what was paid is kept in {self.folder}")
         if failed:
             lack = f"{len(failed)} rating(s) are missing ({type(failed[0]).__name__}: {failed[0]})"
             reason = f"{reason}; {lack}" if reason else lack
@@ -201,6 +240,7 @@ class Check:
         gaps.sort(key=lambda gap: -abs(gap.label - gap.rating))
         values = [[rating.score.value for rating in found if rating.score is not None] for found in ratings]
         return Report(
+            status=status,
             rubric=self.metric.name,
             model=self.judge.name,
             is_simulated=self.judge.is_simulated,
@@ -214,7 +254,7 @@ class Check:
             noise=noise(values),
             differences=tuple(gap for gap in gaps[:_N_SHOWN] if gap.label != gap.rating),
             spend=spend_of(state),
-            out=str(out),
+            out=str(self.folder),
         )
 
 
@@ -245,7 +285,8 @@ def make_check(rubric: str, source: Path, settings: Settings, *, repeats: int = 
             f"{source}: the simulator rates by the targets of the data, and row {lack.example.id!r} has none; add "
             "a column target, or take a real model"
         )
-    check = Check(metric, rows, judge, settings.limit, repeats, settings, notes)
+    out = settings.out or folder.new_folder("judge-check")
+    check = Check(metric, rows, judge, settings.limit, repeats, settings, out, notes)
     if over := check._worst(rows[0]).times(2).excess(check.limit):
         raise ConfigError(f"the budget affords not one rating with its repair: {over}; raise it")
     return check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any, get_args
 from promptopt import models_file
 from promptopt.config import Settings, number
 from promptopt.errors import ConfigError, nearest
-from promptopt.facts import Facts, refuses
+from promptopt.facts import Facts, is_unsent, refuses
 from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm
 from promptopt.task import Task
 from promptopt.types import Role, digest
@@ -34,7 +35,39 @@ _TAKEN = {
     "max_retries": "retries are made and counted here",
     "num_retries": "retries are made and counted here",
     "drop_params": "an option that is dropped in silence would make the record of a run wrong",
+    "additional_drop_params": "an option that is dropped in silence would make the record of a run wrong",
+    "base_url": "write api_base",
+    "custom_llm_provider": "it is part of the model's name: provider/name",
+    "stream_options": "whole answers are read",
+    "best_of": "each answer is a call of its own",
+    "encoding_format": "vectors are read as numbers",
+    "input_cost_per_token": "write price_in, in dollars per million tokens",
+    "output_cost_per_token": "write price_out, in dollars per million tokens",
+    "logger_fn": "replies are heard there already",
+    **dict.fromkeys(("client", "shared_session"), "connections are made here"),
+    **dict.fromkeys(("cache", "caching"), "answers are kept in the journal alone"),
+    **dict.fromkeys(
+        (
+            *("fallbacks", "context_window_fallback_dict", "content_policy_fallbacks", "models", "model_list"),
+            *("deployment_id", "engine"),
+        ),
+        "another model would answer under the name and at the price of this one",
+    ),
+    **dict.fromkeys(
+        ("headers", "extra_headers", "default_headers", "provider_specific_header"),
+        "headers may hold keys, and options are stored",
+    ),
+    **dict.fromkeys(
+        ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities", "audio"),
+        "answers are text",
+    ),
 }
+# Names of options that hold keys, at whatever provider.
+_SECRET = re.compile(
+    r"(?:api|access|private|signing)_?key|^apikey|secret|passw|credential|authorization|^token$"
+    r"|(?:^|_)(?:access|ad|auth|bearer|id|identity|refresh|session)_token$",
+    re.IGNORECASE,
+)
 
 
 def read_options(pairs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -58,9 +91,19 @@ def check_roles(options: Mapping[str, Mapping[str, Any]]) -> None:
     for role, given in options.items():
         if role not in ROLES:
             raise ConfigError(f"--set-model {role}.{next(iter(given), '')}: no such role; {nearest(role, ROLES)}")
-        for name in given:
-            if name in _TAKEN:
-                raise ConfigError(f"--set-model {role}.{name}: {_TAKEN[name]}")
+        for name, value in given.items():
+            if reason := _objection(name):
+                raise ConfigError(f"--set-model {role}.{name}: {reason}")
+            for inner in value if name == "extra_body" and isinstance(value, dict) else ():  # options all the same
+                if reason := "write it outside of extra_body" if inner in FIELDS else _objection(str(inner)):
+                    raise ConfigError(f"--set-model {role}.{name}: {inner}: {reason}")
+
+
+def _objection(name: str) -> str:
+    """Return why an option is none of the user's to set; "" = it may be set."""
+    if name.startswith("mock_"):
+        return "the answers would be made up, and no model asked"
+    return _TAKEN.get(name, "") or (_TAKEN["api_key"] if _SECRET.search(name) else "")
 
 
 def _value(text: str) -> Any:
@@ -171,6 +214,8 @@ def _check_taken(spec: ModelSpec, role: str, options: Mapping[str, Any]) -> None
     """Raise ConfigError if litellm knows that the model refuses an option; what it does not know, a call shows."""
     own = ("max_tokens", "timeout_s")
     for name, value in options.items():
+        if not spec.is_simulated and name not in FIELDS and is_unsent(load_litellm(), name):
+            raise ConfigError(f"--set-model {role}.{name}: litellm keeps it to itself, so no model would see it")
         if name not in own and _refuses(spec, name, value):
             raise ConfigError(
                 f"--set-model {role}.{name}={value}: {spec.name} does not take it; leave it out"

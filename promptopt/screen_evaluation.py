@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from promptopt.result import SplitScore
-from promptopt.scoring import Evaluating, Evaluation, Failure
+from promptopt.scoring import Estimate, Evaluating, Evaluation, Failure
 from promptopt.screen import clean, console_of, dollars, short, tail
 
 _MOST_SHOWN = 160
@@ -41,13 +41,7 @@ class EvaluationScreen:
 
     def estimate(self) -> None:
         """Show what it is expected to take, on stdout."""
-        found = self._evaluating.estimate
-        worst = f"{found.worst_tokens:,} tokens and {dollars(found.worst_usd)}"
-        _line(
-            self._out,
-            f"forecast: {found.calls:,} calls, about {found.expected_tokens:,} tokens and "
-            f"{dollars(found.expected_usd)}; at worst {worst}",
-        )
+        _line(self._out, forecast_line(self._evaluating.estimate))
 
     def watch(self, evaluating: Evaluating) -> None:
         """Show the progress on a terminal: one line, renewed."""
@@ -82,6 +76,14 @@ class EvaluationScreen:
                 for line in _failure_lines(failure):
                     _line(self._out, line)
         _line(self._out, f"\nEverything lies in {found.out}: evaluation-{found.split}-{found.prompt[:8]}.json")
+
+
+def forecast_line(found: Estimate) -> str:
+    """Return in words what is expected to be taken, and the most."""
+    return (
+        f"forecast: {found.calls:,} calls, about {found.expected_tokens:,} tokens and "
+        f"{dollars(found.expected_usd)}; at worst {found.worst_tokens:,} tokens and {dollars(found.worst_usd)}"
+    )
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

@@ -388,6 +388,20 @@ def as_alternatives(value: object) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(str(cell) for cell in cells if cell is not None and str(cell).strip()))
 
 
+def text_list(text: str) -> tuple[str, ...] | None:
+    """Return the texts of a JSON list of texts, each once; None = `text` is none, or one of them is blank."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or not found:
+        return None
+    are_texts = all(isinstance(item, str) and item.strip() and not _SURROGATE.search(item) for item in found)
+    return tuple(dict.fromkeys(found)) if are_texts else None
+
+
 def as_cell(value: object) -> object:
     """Return a scalar as text, what stands for a missing one as None; lists, objects and bytes as they are.
 

@@ -140,7 +140,7 @@ def _check(metric: JsonSchema, place: str) -> None:
         raise ConfigError(f"{place}: $schema is no text; write the address of a draft, or leave it out")
     try:
         metric._validator.check_schema(schema)
-        _check_references(schema)
+        _check_parts(schema)
         for probe in _PROBES:
             list(metric._validator.iter_errors(probe))
     except SchemaError as error:
@@ -152,11 +152,11 @@ def _check(metric: JsonSchema, place: str) -> None:
         raise ConfigError(f"{place}: {error}") from error
 
 
-def _check_references(schema: Any) -> None:
-    """Look up every reference of a schema, in the place where it stands.
+def _check_parts(schema: Any) -> None:
+    """Look up every reference of a schema, in the place where it stands, and look for what has no limit of time.
 
     Raises:
-        ConfigError: one leads nowhere.
+        ConfigError: a reference leads nowhere, or patterns would be matched without a limit of time.
     """
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -166,9 +166,11 @@ def _check_references(schema: Any) -> None:
     specification = specification_with(uri, default=DRAFT202012) if uri else DRAFT202012
     root = specification.create_resource(schema)
     pending: list[tuple[Any, Any]] = [(Registry().resolver_with_root(root), root)]
+    keywords: set[str] = set()
     while pending:
         resolver, part = pending.pop()
         contents = part.contents if isinstance(part.contents, dict) else {}
+        keywords |= contents.keys()
         for key in ("$ref", "$dynamicRef", "$recursiveRef"):
             target = contents.get(key)
             if not isinstance(target, str):
@@ -180,6 +182,11 @@ def _check_references(schema: Any) -> None:
                     f"it refers to {target!r}, which is not in it; put all that it refers to into one file"
                 ) from error
         pending += [(resolver.in_subresource(inner), inner) for inner in part.subresources()]
+    if keywords >= {"unevaluatedProperties", "patternProperties"}:
+        raise ConfigError(
+            "it has both unevaluatedProperties and patternProperties, whose patterns could then take any time on "
+            "a reply; write additionalProperties instead of unevaluatedProperties"
+        )
 
 
 def _pattern(validator: Any, wanted: str, instance: object, schema: object) -> Any:
@@ -200,7 +207,31 @@ def _pattern_properties(validator: Any, wanted: Mapping[str, Any], instance: obj
                 yield from validator.descend(value, part, path=name, schema_path=one)
 
 
-_GUARDED: Mapping[str, Any] = {"pattern": _pattern, "patternProperties": _pattern_properties}
+def _additional_properties(validator: Any, wanted: Any, instance: object, schema: Mapping[str, Any]) -> Any:
+    """Check the keyword `additionalProperties`, the patterns beside it within a limit of time."""
+    from jsonschema.exceptions import ValidationError
+
+    if not isinstance(instance, dict):
+        return
+    names, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    extras = [
+        name
+        for name in instance
+        if name not in names and not any(pattern.is_found(one, name, is_whole=False) for one in patterns)
+    ]
+    if isinstance(wanted, dict):
+        for name in extras:
+            yield from validator.descend(instance[name], wanted, path=name)
+    elif not wanted and extras:
+        unless = f"; others must match {' or '.join(map(repr, patterns))}" if patterns else ""
+        yield ValidationError(f"Additional properties are not allowed: {', '.join(map(repr, extras))}{unless}")
+
+
+_GUARDED: Mapping[str, Any] = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+}
 
 
 def is_object(text: str) -> bool:

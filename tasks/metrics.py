@@ -60,7 +60,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "json": "share of the target's fields that the answer's JSON object has right",
         "json-schema:FILE.json": "the answer's JSON fits the JSON Schema in the file; needs no targets",
         "regex": "the whole answer matches the target, a regular expression; regex:search: something in it does",
-        "contains": "the reply holds the target (all texts of a JSON list), case ignored",
+        "contains": "the reply holds the target, case ignored; contains:all: all entries of a list",
         "f1": "overlap of the words of answer and target, as SQuAD defines it",
         "rouge": "ROUGE-L F-measure of answer and target; also rouge:rouge1 to rouge:rouge9, rouge:rougeLsum",
         "bleu": "sentence BLEU of answer and target, in [0, 1]; also bleu:floor, bleu:add-k, bleu:none",
@@ -192,6 +192,7 @@ class _BuiltIn:
         arguments: what may stand after the colon; () = nothing may.
         takes_file: whether a file must stand there.
         needs_targets: whether every row must have one.
+        reads_text_lists: whether a target that is a JSON list of texts, written as text, means any of them.
     """
 
     build: Callable[[_Order], Metric]
@@ -199,6 +200,7 @@ class _BuiltIn:
     arguments: tuple[str, ...] = ()
     takes_file: bool = False
     needs_targets: bool = True
+    reads_text_lists: bool = False
 
 
 def kind() -> plugin.Kind:
@@ -210,6 +212,14 @@ def needs_targets(name: str) -> bool:
     """Return whether every row must have a target for the metric called `name`."""
     found = _BUILT_IN.get(name.partition(":")[0])
     return name != UNSCORED and found is not None and found.needs_targets
+
+
+def list_reading(name: str) -> dict[str, bool]:
+    """Return how the metric called `name` wants targets that are lists to be read, see `data.load`."""
+    if name in ("json", "contains:all"):
+        return {"has_alternatives": False}
+    found = _BUILT_IN.get(name.partition(":")[0])
+    return {"has_text_lists": found is not None and found.reads_text_lists}
 
 
 def load(
@@ -359,11 +369,22 @@ _BUILT_IN: Mapping[str, _BuiltIn] = {
     "regex": _BuiltIn(
         lambda order: Regex(not order.argument, order.finder, order.name), _bad_pattern, arguments=("search",)
     ),
-    "contains": _BuiltIn(lambda order: Contains(order.finder)),
-    "f1": _BuiltIn(lambda order: F1(order.finder)),
-    "rouge": _BuiltIn(
-        lambda order: Rouge(order.argument or "rougeL", order.finder, order.name), rouge_misfit, arguments=ROUGES
+    "contains": _BuiltIn(
+        lambda order: Contains(order.argument == "all", order.finder, order.name),
+        arguments=("all",),
+        reads_text_lists=True,
     ),
-    "bleu": _BuiltIn(lambda order: Bleu(order.argument or "exp", order.finder, order.name), arguments=SMOOTHINGS),
+    "f1": _BuiltIn(lambda order: F1(order.finder), reads_text_lists=True),
+    "rouge": _BuiltIn(
+        lambda order: Rouge(order.argument or "rougeL", order.finder, order.name),
+        rouge_misfit,
+        arguments=ROUGES,
+        reads_text_lists=True,
+    ),
+    "bleu": _BuiltIn(
+        lambda order: Bleu(order.argument or "exp", order.finder, order.name),
+        arguments=SMOOTHINGS,
+        reads_text_lists=True,
+    ),
     "judge": _BuiltIn(lambda order: rubric.load(order.name), takes_file=True, needs_targets=False),
 }

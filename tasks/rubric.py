@@ -42,13 +42,14 @@ _HEADING = re.compile(r" {0,3}(?P<level>#{1,6})[ \t]+(?P<text>.*?)[ \t#]*$")
 _FENCE = re.compile(r" {0,3}(?:```|~~~)")
 
 _VERDICTS = re.compile(r"<verdicts>((?:(?!<verdicts>).)*)</verdicts>", re.DOTALL | re.IGNORECASE)
-# The verdict stands alone, or its reason is set off from it: "1: no idea" is no verdict.
-_WORD = r"[*_`\"']*(?P<word>yes|partly|partially|partial|no)\b[*_`\"']*"
+# The verdict stands alone, or its reason is set off from it: "1: no idea" is no verdict. Runs that may share
+# characters with the next one are possessive (`*+`), else a long one would take time quadratic in its length.
+_WORD = r"[*_`\"']*+(?P<word>yes|partly|partially|partial|no)\b[*_`\"']*"
 _REASON = r"(?:[ \t]*$|[ \t]*[-\u2013\u2014:;,.(|][ \t]*(?P<reason>.*)$|[ \t]+(?=because\b)(?P<because>.*)$)"
 _LINE = re.compile(
-    rf"^[^\w\n]*(?:principle[^\w\n]*)?(?P<number>\d{{1,3}})[^\w\n]+?{_WORD}{_REASON}", re.IGNORECASE | re.MULTILINE
+    rf"^[^\w\n]*(?:principle[^\w\n]*)?(?P<number>\d{{1,3}})[^\w\n]++{_WORD}{_REASON}", re.IGNORECASE | re.MULTILINE
 )
-_BARE = re.compile(rf"^[ \t>*-]*{_WORD}{_REASON}", re.IGNORECASE | re.MULTILINE)
+_BARE = re.compile(rf"^[ \t>*-]*+{_WORD}{_REASON}", re.IGNORECASE | re.MULTILINE)
 _VALUES = {"yes": 1.0, "no": 0.0}  # all other words: half
 
 

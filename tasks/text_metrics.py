@@ -1,7 +1,7 @@
 """Metrics that compare texts: exact, regex, contains, f1, rouge, bleu.
 
-Where a target is a JSON list of texts, each of them is right, and the best score counts (`contains`: all of them
-must be there).
+Where a target is a JSON list of texts, each of them is right, and the best score counts. Only `contains:all` wants
+all of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import string
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from promptopt.errors import ConfigError
 from promptopt.tasks import pattern
 from promptopt.tasks.answer import Finder, trim
-from promptopt.tasks.wording import alternatives, short, spaced, target_of, texts_of
+from promptopt.tasks.wording import alternatives, entries_of, short, spaced, target_of, texts_of
 from promptopt.types import Example, Score
 
 ROUGES = (*(f"rouge{n}" for n in range(1, 10)), "rougeL", "rougeLsum")
@@ -77,22 +77,26 @@ class Regex:
 
 @dataclass(frozen=True)
 class Contains:
-    """The reply holds the target, or all texts of a target that is a JSON list; case and whitespace folded."""
+    """The reply holds the target; case and whitespace folded.
 
+    Args:
+        is_all: a target that is a JSON list asks for all its entries; else for any of its texts.
+    """
+
+    is_all: bool = False
     finder: Finder = Finder()
     name: str = "contains"
 
     def score(self, reply: str, example: Example) -> Score:
-        """Return 1 if all texts of the target stand in the reply."""
-        wanted = texts_of(target_of(example, self.name))
-        scope = self.finder.scope(reply)
-        folded = spaced(scope).casefold()
-        if not folded:
-            return _nothing(", ".join(map(short, wanted)))
-        missing = [text for text in wanted if spaced(text).casefold() not in folded]
-        if not missing:
+        """Return 1 if what is asked for stands in the reply."""
+        target = target_of(example, self.name)
+        wanted = entries_of(target) if self.is_all else texts_of(target)
+        folded = spaced(self.finder.scope(reply)).casefold()
+        missing = tuple(text for text in wanted if spaced(text).casefold() not in folded)
+        if not missing or (len(missing) < len(wanted) and not self.is_all):
             return Score(1.0)
-        return Score(0.0, f"missing in the reply: {', '.join(map(short, missing))}")
+        lacks = ", ".join(map(short, missing)) if self.is_all else alternatives(missing)
+        return Score(0.0, f"missing in the reply: {lacks}") if folded else _nothing(lacks)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,8 @@ class Bleu:
         ConfigError: the package is not there.
     """
 
+    reads_all_targets: ClassVar[bool] = True  # the best of single references would be less than all together
+
     smoothing: str = "exp"
     finder: Finder = Finder()
     name: str = "bleu"
@@ -184,8 +190,9 @@ class Bleu:
         return BLEU(smooth_method=self.smoothing, effective_order=True)
 
     def score(self, reply: str, example: Example) -> Score:
-        """Return the BLEU of the answer with the target's texts as references."""
-        targets = texts_of(target_of(example, self.name))
+        """Return the BLEU of the answer with the texts of all targets as references."""
+        target_of(example, self.name)
+        targets = tuple(text for one in example.targets for text in texts_of(one))
         answer = self.finder.answer(reply)
         if not answer:
             return _nothing(alternatives(targets))

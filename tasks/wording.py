@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 
+from promptopt import tables
 from promptopt.errors import TaskError
 from promptopt.types import Example
 
@@ -24,14 +25,16 @@ def target_of(example: Example, name: str) -> str:
 
 def texts_of(target: str) -> tuple[str, ...]:
     """Return the texts of a target: those of a JSON list of texts, else the target itself."""
-    if target.lstrip().startswith("["):
-        try:
-            found = json.loads(target)
-        except (ValueError, RecursionError):
-            return (target,)
-        if isinstance(found, list) and found and all(isinstance(text, str) and text.strip() for text in found):
-            return tuple(found)
-    return (target,)
+    return tables.text_list(target) or (target,)
+
+
+def entries_of(target: str) -> tuple[str, ...]:
+    """Return what a target that is a JSON list of texts and numbers lists, as texts; else the target itself."""
+    try:
+        found = tables.as_alternatives(json.loads(target)) if target.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        found = None
+    return found or (target,)
 
 
 def spaced(text: str) -> str:

@@ -112,7 +112,9 @@ def test_macro_f1_stands_beside_the_score(run: Runner, tmp_path: Path) -> None:
     assert "macro-F1" not in run(*optimize("--budget-calls", 400, "--metric", "f1")).out
 
 
-@pytest.mark.parametrize("metric", ["f1", "rouge", "bleu", "contains", "regex", "json-schema:s.json"])
+@pytest.mark.parametrize(
+    "metric", ["f1", "rouge", "bleu", "contains", "contains:all", "regex", "json-schema:s.json"]
+)
 def test_every_metric_runs(run: Runner, tmp_path: Path, metric: str) -> None:
     done = run(*optimize("--metric", metric, "--budget-calls", 300, "--json"))
     result = json.loads(done.out)

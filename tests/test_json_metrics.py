@@ -93,6 +93,10 @@ def test_no_reply_makes_it_raise(tmp_path_factory: pytest.TempPathFactory, reply
         ('{"properties": {"a": {"pattern": "("}}}', r"'\(' is not a 'regex'"),
         ('{"patternProperties": {"[": {}}}', r"'\[' is not a 'regex'"),
         ('{"$schema": 3}', r"\$schema is no text"),
+        (
+            '{"unevaluatedProperties": false, "allOf": [{"patternProperties": {"a": {}}}]}',
+            "both unevaluatedProperties and patternProperties.*write additionalProperties",
+        ),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -125,6 +129,38 @@ def test_a_pattern_that_needs_ages_ends_the_run(tmp_path: Path, monkeypatch: pyt
     metric = metric_of(tmp_path, {"pattern": r"^(a+)+\1\1b"})
     with pytest.raises(TaskError, match="repeats within repeats"):
         metric.score(json.dumps("a" * 4000), EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    "draft", ["", "https://json-schema.org/draft/2019-09/schema", "http://json-schema.org/draft-07/schema#"]
+)
+def test_names_of_properties_meet_patterns_within_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draft: str
+) -> None:
+    """Whichever keyword comes first in the schema."""
+    monkeypatch.setattr(pattern, "TIMEOUT_S", 0.05)
+    slow = {"additionalProperties": False, "patternProperties": {r"^(a+)+\1\1b": {}}}
+    metric = metric_of(tmp_path, slow | ({"$schema": draft} if draft else {}))
+    with pytest.raises(TaskError, match="repeats within repeats"):
+        metric.score(json.dumps({"a" * 4000: 1}), EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reply", "said"),
+    [
+        (False, '{"a": 0, "n_x": 0}', None),
+        (False, '{"a": 0, "b": 0, "c": 0}', "not allowed: 'b', 'c'; others must match '^n_' or '^m_'"),
+        ({"type": "string"}, '{"a": 0, "n_x": 0, "b": "x"}', None),
+        ({"type": "string"}, '{"b": 4}', "at $.b: 4 is not of type 'string'"),
+        (True, '{"b": 4}', None),
+        (False, "[4]", None),
+    ],
+)
+def test_additional_properties(tmp_path: Path, wanted: object, reply: str, said: str | None) -> None:
+    schema = {"additionalProperties": wanted, "patternProperties": {"^n_": {}, "^m_": {}}, "properties": {"a": {}}}
+    score = metric_of(tmp_path, schema).score(reply, EXAMPLE)
+    assert score.value == (said is None)
+    assert (said or "") in (score.feedback or "")
 
 
 def test_a_changed_schema_is_another_metric(tmp_path: Path) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import signal
+import sqlite3
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -17,10 +22,11 @@ import pytest
 from loopback import Reply, chat, serve
 from rated import shown_reply, verdicts
 from scripted import Scripted
+from test_settings_file import on_terminal
 
 from promptopt import cli
 from promptopt.config import Settings
-from promptopt.errors import ConfigError, ServerFailed, TooManyMissing
+from promptopt.errors import ConfigError, Interrupted, ServerFailed, TooManyMissing
 from promptopt.gateway import RetryPolicy
 from promptopt.judge_check import Report, lines, make_check
 from promptopt.providers import closing
@@ -60,7 +66,7 @@ def check(
     given = Settings("sim", out=folder / "out", **({"budget": Budget(calls=100)} | settings))
     made = make_check(str(folder / "rubric.md"), path if path.exists() else write(folder), given, repeats=repeats)
     transport = Scripted(reply)
-    return asyncio.run(closing(made.run({"sim": transport}, RetryPolicy(n_attempts=1)))), transport
+    return asyncio.run(closing(made.execute({"sim": transport}, RetryPolicy(n_attempts=1)))), transport
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +165,7 @@ def test_a_judge_that_fails_is_asked_again_and_then_missing(tmp_path: Path) -> N
         str(tmp_path / "rubric.md"), tmp_path / "labelled.jsonl", Settings("sim", out=tmp_path / "out"), repeats=1
     )
     transport = Scripted(steady, on_request=fail)
-    report = asyncio.run(closing(made.run({"sim": transport}, RetryPolicy(n_attempts=1))))
+    report = asyncio.run(closing(made.execute({"sim": transport}, RetryPolicy(n_attempts=1))))
     assert (report.rated, report.missing, len(transport.requests)) == (5, 1, 5 + 3)
     assert "ServerFailed: down" in report.reason
 
@@ -193,6 +199,59 @@ def test_words_and_json_say_the_same(tmp_path: Path) -> None:
     assert loaded["spend"]["calls"] == 18
     assert "no interval" not in text
     assert "own temperature" in next(iter(lines(replace(report, temperature=None))))
+
+
+@pytest.mark.parametrize(
+    ("budget", "price", "calls", "worst_calls"),
+    [
+        (Budget(calls=100), 1, 18, 36),
+        (Budget(calls=10), 1, 10, 10),
+        (Budget(calls=30), 1, 18, 30),
+        (Budget(usd=Decimal("0.01")), 1, 18, None),
+        (Budget(calls=100), 0, 18, 36),
+    ],
+)
+def test_the_estimate_counts_ratings_and_at_worst_a_repair_of_each(
+    tmp_path: Path, budget: Budget, price: int, calls: int, worst_calls: int | None
+) -> None:
+    settings = Settings("sim", budget=budget, price_in=price, price_out=price)
+    made = make_check(str(tmp_path / "rubric.md"), write(tmp_path), settings)
+    found, (worst, *others) = made.estimate, map(made._worst, made.rows)
+    assert {other.tokens for other in others} == {worst.tokens}
+    assert found.calls == calls
+    assert found.expected_tokens < found.worst_tokens
+    if worst_calls is None:
+        assert found.worst_usd == Decimal("0.01")
+    else:
+        assert found.worst_tokens == worst_calls * worst.tokens
+        assert found.worst_usd == worst_calls * worst.usd
+
+
+@pytest.mark.parametrize(("n_before", "n_rated"), [(3, 0), (9, 6)])
+def test_a_check_that_is_asked_to_stop_waits_for_what_is_in_flight(
+    tmp_path: Path, n_before: int, n_rated: int
+) -> None:
+    """A batch is six ratings, two of them in flight; those that have left when it is asked to stop are kept."""
+    settings = Settings("sim", budget=Budget(calls=100), concurrency=2, out=tmp_path / "out")
+    made = make_check(str(tmp_path / "rubric.md"), write(tmp_path), settings)
+
+    def ask(request: Request) -> None:
+        if len(transport.requests) >= n_before:
+            made.stop.set()
+
+    transport = Scripted(steady, on_request=ask)
+    work = closing(made.execute({"sim": transport}, RetryPolicy(n_attempts=1)))
+    if n_rated:
+        report = asyncio.run(work)
+        assert (report.status, report.rated) == ("interrupted", n_rated)
+        assert report.reason == "interrupted; what was in flight has been kept; 0 of 6 replies have 2 rating(s)"
+    else:
+        with pytest.raises(Interrupted, match=r"interrupted; .*go on, run the same command with --out .*out"):
+            asyncio.run(work)
+    n_paid = len(transport.requests)
+    assert n_before <= n_paid <= n_before + 1
+    again, rest = check(tmp_path)
+    assert (again.status, len(rest.requests)) == ("completed", 18 - n_paid)
 
 
 # The command ----------------------------------------------------------------------------------------
@@ -230,6 +289,85 @@ def test_the_command_with_the_simulator(
     said = capsys.readouterr()
     assert said.out.startswith("SIMULATED MODEL")
     assert "no budget given: at most 1,000 calls" in said.err
+
+
+def judge_words(url: str, *more: object) -> tuple[object, ...]:
+    return (*GOOD, "--model", "judge", "--api-base", url, *more)
+
+
+def test_an_incomplete_check_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, row())
+    with serve(lambda body: chat(verdicts("yes", "yes"))) as server:
+        assert command(monkeypatch, tmp_path, *judge_words(server.url, "--budget-calls", 7)) == 1
+        assert "not complete: budget exhausted" in capsys.readouterr().out
+        assert command(monkeypatch, tmp_path, *judge_words(server.url, "--budget-calls", 20)) == 0
+
+
+def test_a_dry_run_spends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, row())
+    with serve(lambda body: chat(verdicts("yes", "yes"))) as server:
+        words = judge_words(server.url, "--price-in", 1, "--price-out", 1, "--dry-run")
+        assert command(monkeypatch, tmp_path, *words) == 0
+    assert re.match(r"forecast: 15 calls, about [\d,]+ tokens and \$[\d.]+; at worst", capsys.readouterr().out)
+    assert not server.bodies
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("says", "status"), [("y", 0), ("n", 2)])
+def test_a_person_is_asked_before_much_may_be_spent(tmp_path: Path, says: str, status: int) -> None:
+    write(tmp_path, row())
+    with serve(lambda body: chat(verdicts("yes", "yes"))) as server:
+        words = judge_words(server.url, "--price-in", 1000, "--price-out", 1000)
+        found, shown = on_terminal(tmp_path, "judge-check", *words, says=says)
+    assert b"this may cost up to $" in shown
+    assert found == status
+    assert bool(server.bodies) == (tmp_path / "run").exists() == (status == 0)
+
+
+def test_options_of_the_judge_are_sent_and_belong_to_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, row())
+    with serve(lambda body: chat(verdicts("yes", "yes"))) as server:
+        words = judge_words(server.url, "--repeats", 1)
+        assert command(monkeypatch, tmp_path, *words, "--set-model", "judge.top_p=0.5") == 0
+        assert {body["top_p"] for body in server.bodies} == {0.5}
+        assert command(monkeypatch, tmp_path, *words) == 2
+        assert "judge options" in capsys.readouterr().err
+        assert command(monkeypatch, tmp_path, *words, "--set-model", "task.top_p=0.5") == 2
+        assert "this run has no task model (it has judge)" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_in_flight(tmp_path: Path) -> None:
+    write(tmp_path, row())
+    is_asked = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Reply:
+        is_asked.set()
+        return replace(chat(verdicts("yes", "yes")), hangs_s=1.0)
+
+    with serve(answer) as server:
+        words = ["judge-check", *judge_words(server.url, "--concurrency", 4)]
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "promptopt", *map(str, words)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        assert is_asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopping: waiting for the calls in flight" in said
+    assert "to go on, run the same command with --out run" in said
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "journal.db")) as journal:
+        outcomes = [outcome for (outcome,) in journal.execute("select outcome from attempts")]
+    assert outcomes == ["ok"] * len(server.bodies)
 
 
 def row(**more: object) -> list[dict[str, object]]:

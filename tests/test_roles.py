@@ -73,6 +73,21 @@ def test_texts_are_read_as_json_where_they_are() -> None:
         ({"task": {"model": "x"}}, "name it with --model"),
         ({"task": {"stream": True}}, "whole answers are read"),
         ({"task": {"timeout": 3}}, "write timeout_s"),
+        ({"task": {"fallbacks": [{"model": "openai/z"}]}}, "another model would answer under the name"),
+        ({"task": {"models": ["a", "b"]}}, "another model would answer under the name"),
+        ({"task": {"mock_response": "red"}}, "no model asked"),
+        ({"task": {"mock_tool_calls": []}}, "no model asked"),
+        ({"optimizer": {"extra_headers": {"Authorization": "Bearer sk"}}}, "headers may hold keys"),
+        ({"task": {"aws_secret_access_key": "x"}}, "keys are read from the environment"),
+        ({"task": {"azure_ad_token": "x"}}, "keys are read from the environment"),
+        ({"task": {"base_url": "http://127.0.0.1:2"}}, "write api_base"),
+        ({"task": {"tools": []}}, "answers are text"),
+        ({"task": {"caching": True}}, "in the journal alone"),
+        ({"task": {"metadata": {"a": "b"}}}, "litellm keeps it to itself, so no model would see it"),
+        ({"task": {"retry_policy": {}}}, "litellm keeps it to itself, so no model would see it"),
+        ({"task": {"extra_body": {"model": "z"}}}, "extra_body: model: name it with --model"),
+        ({"task": {"extra_body": {"max_tokens": 9}}}, "extra_body: max_tokens: write it outside of extra_body"),
+        ({"task": {"extra_body": {"api_key": "x"}}}, "extra_body: api_key: keys are read"),
         ({"task": {"temperature": 3}}, "it must lie between 0 and 2"),
         ({"task": {"temperature": "warm"}}, "write a number"),
         ({"task": {"max_tokens": 0}}, "write a whole number above 0"),
@@ -86,6 +101,24 @@ def test_texts_are_read_as_json_where_they_are() -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         models(**options)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"reasoning_effort": "low"}, {"top_p": 0.5}, {"seed": 3}, {"stop": ["a"]}, {"logit_bias": {"5": 1}}),
+        *({"presence_penalty": 1}, {"frequency_penalty": 1}, {"service_tier": "flex"}, {"user": "u"}),
+        *({"response_format": {"type": "json_object"}}, {"prediction": {"type": "content", "content": "x"}}),
+        *({"prompt_cache_key": "k"}, {"safety_identifier": "s"}, {"store": False}, {"web_search_options": {}}),
+        *({"top_k": 4}, {"min_p": 0.1}, {"pad_token_id": 4}, {"chat_template_kwargs": {"enable_thinking": False}}),
+        *({"extra_body": {"guided_json": {"password": "x"}}}, {"provider": {"order": ["a"]}}),
+        *({"api_version": "1"}, {"ssl_verify": False}, {"allowed_openai_params": ["thinking"]}),
+        *({"aws_region_name": "r"}, {"vertex_project": "p"}, {"organization": "o"}),
+    ],
+    ids=str,
+)
+def test_options_of_providers_are_taken(option: dict[str, Any]) -> None:
+    assert dict(models(task=option)["task"].options).keys() == option.keys()
 
 
 @pytest.mark.parametrize("key", ["temperature", "task.", ".x", "task"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,14 @@ def test_a_single_principle_needs_no_number() -> None:
         assert score is not None
         assert score.value == value
     assert single.read_rating(block("yes", "no")) is None
+
+
+@pytest.mark.parametrize("start", ["", "1", "> - "])
+def test_a_long_run_of_marks_is_read_in_linear_time(start: str) -> None:
+    """A judge's reply is read on the event loop; quadratic, this would take ten seconds or more."""
+    began = time.process_time()
+    assert rubric("a").read_rating(f"<verdicts>\n{start}{'*' * 25_000}\n</verdicts>") is None
+    assert time.process_time() - began < 2
 
 
 def test_long_reasons_are_cut() -> None:

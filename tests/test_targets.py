@@ -100,6 +100,67 @@ def test_every_right_answer_counts_for_the_data_and_the_gate() -> None:
     assert Gate(alone, 1000).refusal(Prompt(f"Say {sentence}")) is None
 
 
+# Lists in every format ----------------------------------------------------------------------------
+
+ROWS = [{"input": str(i), "target": ["red cat", "zebra"]} for i in range(3)]
+
+
+def write(folder: Path, form: str) -> Path | pd.DataFrame:
+    """Return data whose targets are a list, or in CSV and `text` the same list as JSON text."""
+    as_text = [{**row, "target": json.dumps(row["target"])} for row in ROWS]
+    frames = {"frame": pd.DataFrame(ROWS), "text": pd.DataFrame(as_text)}
+    if form in frames:
+        return frames[form]
+    path = folder / f"d.{form}"
+    if form == "jsonl":
+        path.write_text("\n".join(map(json.dumps, ROWS)))
+    elif form == "json":
+        path.write_text(json.dumps(ROWS))
+    else:
+        frames["text"].to_csv(path, index=False, sep="\t" if form == "tsv" else ",")
+    return path
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv", "tsv", "frame", "text"])
+@pytest.mark.parametrize(
+    ("metric", "targets", "values"),
+    [
+        ("contains", ("red cat", "zebra"), (1, 1, 0)),
+        ("contains:all", ('["red cat", "zebra"]',), (0, 1, 0)),
+        ("f1", ("red cat", "zebra"), (1, 0.8, 0)),
+        ("rouge", ("red cat", "zebra"), (1, 0.8, 0)),
+    ],
+)
+def test_lists_mean_the_same_in_every_format(
+    tmp_path: Path, form: str, metric: str, targets: tuple[str, ...], values: tuple[float, ...]
+) -> None:
+    task, _ = load_task(write(tmp_path, form), metric=metric)
+    example = task.train[0]
+    assert example.targets == targets
+    for reply, value in zip(("red cat", "zebra, red cat", "blue"), values, strict=True):
+        assert judge_reply(task, reply, example).value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_bleu_has_all_right_texts_as_references(is_text: bool) -> None:
+    from sacrebleu import sentence_bleu
+
+    right = ["the red cat sat on it", "a cat sat on the mat"]
+    rows = [{"input": str(i), "target": json.dumps(right) if is_text else right} for i in range(3)]
+    reply = "the red cat sat on the mat"
+    task, _ = load_task(rows, metric="bleu")
+    value = judge_reply(task, reply, task.train[0]).value
+    assert value == pytest.approx(sentence_bleu(reply, right).score / 100)
+    assert value > max(sentence_bleu(reply, [one]).score / 100 for one in right)
+
+
+@pytest.mark.parametrize("metric", ["exact", "json", "auto"])
+def test_a_list_as_text_stays_text_for_other_metrics(metric: str) -> None:
+    text = '["a", "b"]' if metric != "json" else '{"a": ["b"]}'
+    task, _ = load_task([{"input": str(i), "target": text} for i in range(3)], metric=metric)
+    assert task.train[0].targets == (text,)
+
+
 # Several columns ----------------------------------------------------------------------------------
 
 

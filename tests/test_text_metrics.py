@@ -43,8 +43,15 @@ def scored(name: str, target: str, reply: str, answer_pattern: str | None = None
         ("regex:search", r"^\d{2}", "on 12-34", 0, True),
         ("contains", "New  York", "It is new\nyork, I think.\nAnswer: NY", 1, True),
         ("contains", "York", "Yorck", 0, True),
-        ("contains", '["red", "Blue"]', "blue and RED", 1, True),
-        ("contains", '["red", "blue"]', "all red", 0, True),
+        ("contains", '["red", "Blue"]', "blue it is", 1, True),
+        ("contains", '["red", "blue"]', "all green", 0, True),
+        ("contains:all", '["red", "Blue"]', "blue and RED", 1, True),
+        ("contains:all", '["red", "blue"]', "all red", 0, True),
+        ("contains:all", '["a", 41, 2.0]', "2 of a are 41", 1, True),
+        ("contains:all", "[1, 2]", "1 of 3", 0, True),
+        ("contains:all", "[red]", "a [red] one", 1, True),
+        ("contains:all", "red", "reddish", 1, True),
+        ("contains:all", '["red"]', "", 0, False),
         ("contains", "[red]", "a [red] one", 1, True),
         ("contains", "[1, 2]", "take [1, 2] then", 1, True),
         ("contains", "straße", "In der STRASSE", 1, True),
@@ -96,7 +103,8 @@ def test_squad_takes_case_articles_and_punctuation_out() -> None:
     ("name", "target", "reply", "feedback"),
     [
         ("regex", "yes|no", "maybe", "expected an answer that matches the pattern 'yes|no', got 'maybe'"),
-        ("contains", '["red", "blue"]', "all red", "missing in the reply: 'blue'"),
+        ("contains", '["red", "blue"]', "green", "missing in the reply: one of 'red', 'blue'"),
+        ("contains:all", '["red", "blue", "x"]', "all red", "missing in the reply: 'blue', 'x'"),
         ("f1", "a red cat", "cat x", "expected 'a red cat', got 'cat x'; words missing: red; words too many: x"),
         ("rouge", '["x", "b"]', "c", "expected one of 'x', 'b', got 'c'; words missing: x; words too many: c"),
         ("bleu", "cat", "", "no answer found in the reply; expected 'cat'"),
@@ -108,8 +116,8 @@ def test_feedback(name: str, target: str, reply: str, feedback: str) -> None:
 
 @given(
     st.text(),
-    st.sampled_from(["regex", "regex:search", "contains", *GRADED]),
-    st.sampled_from(["ab 1", '["a","b"]']),
+    st.sampled_from(["regex", "regex:search", "contains", "contains:all", *GRADED]),
+    st.sampled_from(["ab 1", '["a","b"]', "[1e999]", '["\\ud800"]']),
 )
 def test_no_reply_makes_a_metric_raise(reply: str, name: str, target: str) -> None:
     score = metrics.load(name, [target]).score(reply, example(target))
@@ -140,7 +148,7 @@ def test_a_pattern_that_needs_ages_ends_the_run_with_the_reason(monkeypatch: pyt
         ("regex", ["(" * 3000 + ")" * 3000], "is no regular expression"),
         ("regex", [None], "no row has a target"),
         ("regex:whole", ["a"], "regex has no 'whole'; valid: search"),
-        ("contains:x", ["a"], "contains takes nothing after a colon; write contains"),
+        ("contains:x", ["a"], "contains has no 'x'; valid: all"),
         ("f1:", ["a"], "f1 takes nothing after a colon"),
         ("rouge:rouge-l", ["a"], "rouge has no 'rouge-l'; did you mean 'rougeLsum'|did you mean 'rougeL'"),
         ("rouge", ["a", "привет"], "target 'привет' does not fit it .*no word of a-z or digits"),
