@@ -19,7 +19,7 @@ from promptopt import folder
 from promptopt.asking import RunState
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, ProviderError, TaskError, nearest
-from promptopt.evaluation import fill_cells, task_request
+from promptopt.evaluation import fill_cells, keep_paid, task_request
 from promptopt.gate import Gate, prompt_tokens
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.image import USUAL_TOKENS
@@ -242,7 +242,12 @@ class Evaluating:
                     return "budget_exhausted", "the budget affords no more examples at worst"
                 batch, queue = queue[:n], queue[n:]
                 place = f"evaluate:{len(queue)}"
-                await fill_cells(state, lease, place, [(initial, example) for example in batch])
+                pairs = [(initial, example) for example in batch]
+                try:
+                    await fill_cells(state, lease, place, pairs)
+                except (BudgetExhausted, Interrupted, ProviderError):
+                    await keep_paid(state, lease, place, pairs)
+                    raise
         except BudgetExhausted as error:
             return "budget_exhausted", str(error)
         except Interrupted as error:
@@ -266,6 +271,7 @@ class Evaluating:
         return one.plus(Amount(1, max(a.tokens for a in ratings), max(a.usd for a in ratings)))
 
     def _make_state(self, journal: Journal) -> RunState:
+        seconds = self.settings.budget.seconds
         gateway = Gateway(
             journal,
             self._transports,
@@ -274,8 +280,8 @@ class Evaluating:
             stop=self.stop,
             pacing=Pacing(self.settings.rpm, self.settings.tpm),
         )
-        if self.settings.budget.seconds is not None:
-            gateway.deadlines = {"search": time.monotonic() + self.settings.budget.seconds}
+        if seconds is not None:
+            gateway.deadlines = {"search": time.monotonic() + seconds}
         return RunState(
             task=self.task,
             models=self.models,
@@ -284,6 +290,8 @@ class Evaluating:
             gate=Gate(self.task, prompt_tokens(self.task.initial)),
             seed=self.settings.seed,
             limits=self.settings.limit,
+            # Else the time might end when all is answered and nothing is rated.
+            most_unrated=4 * self.settings.concurrency if seconds is not None and self.task.judged else None,
         )
 
     def _identity(self) -> dict[str, Any]:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import SUPPORT, Runner
 from loopback import Loopback, chat, failure, serve
+from rated import is_rating, rated_task, verdicts
+from scripted import Scripted
+from scripted import make_task as colours
 
 import promptopt
 from promptopt import Budget, ConfigError, Example, Task
 from promptopt.api import prepare_evaluation, run_in_thread
 from promptopt.config import Settings
+from promptopt.errors import RunRefused
 from promptopt.gateway import RetryPolicy
 from promptopt.providers import load_litellm
 from promptopt.scoring import Evaluating, Evaluation
 from promptopt.stats import score_interval
 from promptopt.tasks.metrics import load
-from promptopt.types import Prompt
+from promptopt.types import Prompt, Request, Response
 
 COLOURS = ("red", "green", "blue")
 N_TEST = 60
@@ -178,6 +184,70 @@ def test_data_without_targets_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"input": f"a {i}"}) for i in range(30)))
     with pytest.raises(ConfigError, match="nothing to score by"):
         prepare_evaluation("Say it.", tmp_path / "rows.jsonl", Settings(model="sim"))
+
+
+# Ends -----------------------------------------------------------------------------------------------
+
+
+def play(request: Request) -> str:
+    return verdicts("yes", "yes") if is_rating(request) else "red"
+
+
+def scripted(transport: Scripted, task: Task, **settings: Any) -> Evaluating:
+    given = {"model": "m", "api_base": "http://127.0.0.1:1/v1", "price_in": 1, "price_out": 2, **settings}
+    return Evaluating(task, Settings(**given), "dev", transports={"": transport})
+
+
+async def predict(prompt: Prompt, example: Example, call: Any) -> str:
+    reply: Response = await call(f"{prompt.instruction} {example.inputs['input']}")
+    return reply.text
+
+
+@pytest.mark.parametrize("end", ["time", "stop", "outage"])
+@pytest.mark.parametrize(
+    ("task", "n_paid", "n_scored"),
+    [
+        (colours(), 13, 13),
+        (replace(colours(), predict=predict), 13, 13),
+        (rated_task(), 25, 5),
+        (replace(rated_task(), predict=predict), 25, 5),
+    ],
+    ids=["answers", "predict", "ratings", "predict and ratings"],
+)
+def test_what_was_paid_before_the_end_is_scored(
+    tmp_path: Path, task: Task, n_paid: int, n_scored: int, end: str
+) -> None:
+    transport = Scripted(play)
+    evaluating = scripted(transport, task, out=tmp_path, concurrency=1)
+
+    def finish(request: Request) -> None:
+        assert evaluating.state is not None
+        n = len(transport.requests)
+        if end == "outage" and n > n_paid:
+            raise RunRefused("no such key")
+        if end == "stop" and n == n_paid:
+            evaluating.stop.set()
+        if end == "time" and n == n_paid:
+            evaluating.state.gateway.deadlines["search"] = 0
+
+    transport.on_request = finish
+    found = asyncio.run(evaluating.execute())
+    assert found.status == {"time": "budget_exhausted", "stop": "interrupted", "outage": "failed"}[end]
+    assert found.score is not None
+    assert found.score.n == n_scored
+    assert found.spend.calls == found.paid_calls == n_paid
+    assert len(transport.requests) == n_paid or end == "outage"
+    transport.on_request = None
+    whole = asyncio.run(scripted(transport, task, out=tmp_path).execute())
+    assert whole.status == "completed"
+    assert whole.paid_calls == whole.spend.calls - found.paid_calls
+
+
+def test_ratings_come_in_time() -> None:
+    transport = Scripted(play)
+    evaluating = scripted(transport, rated_task(), concurrency=1, budget=Budget(seconds=1000))
+    asyncio.run(evaluating.execute())
+    assert [is_rating(request) for request in transport.requests[:9]] == [False] * 4 + [True] * 4 + [False]
 
 
 # The command ----------------------------------------------------------------------------------------
