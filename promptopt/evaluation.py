@@ -31,7 +31,7 @@ from promptopt.errors import (
 from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
 from promptopt.providers import ModelSpec
-from promptopt.rating import Rating, rate_all, worst_rating
+from promptopt.rating import Rating, rate_all, worst_score
 from promptopt.task import UNSCORED, Task
 from promptopt.types import (
     Candidate,
@@ -158,9 +158,13 @@ async def _fill_by_call(
 def _worst_cell(
     state: RunState, lease: Lease, metric: JudgedMetric, call: Call, pair: tuple[Candidate, Example]
 ) -> Amount:
-    """Return the most that a rated cell can take, so that no answer is paid for which its rating does not fit."""
+    """Return the most that a rated cell can take, so that no answer is paid for which its rating does not fit.
+
+    A repair's tokens and dollars are in it. Its call is not: else a budget of calls would refuse the end of a
+    batch that `remaining_calls` has room for; who must not lose a batch to repairs makes it small enough.
+    """
     spec = state.models["task"]
-    rating = worst_rating(metric, state.models["judge"], pair[1], spec.max_tokens)
+    rating = worst_score(metric, state.models["judge"], pair[1], spec.max_tokens)._replace(calls=1)
     return rating if lease.has(call.key) else spec.worst_case(call.request).plus(rating)
 
 

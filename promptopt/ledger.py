@@ -52,6 +52,10 @@ class Amount(NamedTuple):
         """Return the difference."""
         return Amount(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
 
+    def within(self, limit: Amount) -> Amount:
+        """Return this amount with no part above `limit`."""
+        return Amount(min(self.calls, limit.calls), min(self.tokens, limit.tokens), min(self.usd, limit.usd))
+
     def share(self, n: int) -> Amount:
         """Return the n-th part, rounded down, never below nothing."""
         usd = self.usd

@@ -152,8 +152,8 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     search_limit = limit.minus(proof_reserve)
     search_calls = sizing.search_calls(search_limit)
     task, holdout, gate_reserve = _hold_out(task, settings, search_limit, sizing.worst_cell, search_calls, said)
-    n_gate = gate_reserve.calls // task.calls_per_score
-    search_calls -= n_gate
+    n_gate = (N_FINALISTS + 1) * len(holdout) * task.calls_per_example
+    search_calls -= gate_reserve.calls // task.calls_per_score
     if models["task"].is_noisy:
         said.append(f"{models['task'].name} takes no temperature 0: its answers count as noisy")
     return Plan(

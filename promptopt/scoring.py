@@ -28,7 +28,7 @@ from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
 from promptopt.plan import model_identity
 from promptopt.providers import ModelSpec, Transport
-from promptopt.rating import worst_rating
+from promptopt.rating import worst_score
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
 from promptopt.roles import check_images, find_models
 from promptopt.run import make_transports
@@ -159,7 +159,7 @@ class Evaluating:
 
     @property
     def n_calls(self) -> int:
-        """The most calls that it takes."""
+        """The calls that it takes where every reply differs and no rating has to be asked for twice."""
         return (self.task.calls_per_example + self.task.calls_per_score - 1) * len(self.examples)
 
     @cached_property
@@ -189,7 +189,7 @@ class Evaluating:
         forms = [metric.rating_request("-", example) for example in self.examples]
         n_in = sum(len(m.content.encode()) for form in forms for m in form) // 4 + n_out
         n_said = min(judge.max_tokens, RATING_WORDS[judge.is_simulated]) * n
-        worst = [worst_rating(metric, judge, example, self.spec.max_tokens) for example in self.examples]
+        worst = [worst_score(metric, judge, example, self.spec.max_tokens) for example in self.examples]
         usd, worst_usd = judge.price(n_in, n_said), sum((amount.usd for amount in worst), Decimal(0))
         is_priced = usd is not None and answers.expected_usd is not None
         return Estimate(
@@ -257,18 +257,19 @@ class Evaluating:
         return "completed", "every example was asked about"
 
     def _worst_example(self) -> Amount:
-        """Return the most that an example can take; just its calls where nothing is limited."""
+        """Return the most that an example can take, a repair included; nothing where there is no limit."""
         spec, task = self.spec, self.task
         if self.settings.limit == Amount.endless():
-            return Amount(task.calls_per_example + task.calls_per_score - 1)
-        each = [spec.worst_case(spec.request(task.render(task.initial, example))) for example in self.examples]
+            return Amount()
+        requests = [task_request(task, spec, task.initial, example) for example in self.examples]
+        each = [spec.worst_case(request) for request in requests]
         one = Amount(1, max(a.tokens for a in each), max(a.usd for a in each))
         one = one.times(task.calls_per_example)
         if (metric := task.judged) is None:
             return one
         judge = self.models["judge"]
-        ratings = [worst_rating(metric, judge, example, spec.max_tokens) for example in self.examples]
-        return one.plus(Amount(1, max(a.tokens for a in ratings), max(a.usd for a in ratings)))
+        scores = [worst_score(metric, judge, example, spec.max_tokens) for example in self.examples]
+        return one.plus(Amount(2, max(a.tokens for a in scores), max(a.usd for a in scores)))
 
     def _make_state(self, journal: Journal) -> RunState:
         seconds = self.settings.budget.seconds

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from promptopt.providers import load_litellm
 from promptopt.scoring import Evaluating, Evaluation
 from promptopt.stats import score_interval
 from promptopt.tasks.metrics import load
-from promptopt.types import Prompt, Request, Response
+from promptopt.types import Image, Prompt, Request, Response, Usage
 
 COLOURS = ("red", "green", "blue")
 N_TEST = 60
@@ -248,6 +249,54 @@ def test_ratings_come_in_time() -> None:
     evaluating = scripted(transport, rated_task(), concurrency=1, budget=Budget(seconds=1000))
     asyncio.run(evaluating.execute())
     assert [is_rating(request) for request in transport.requests[:9]] == [False] * 4 + [True] * 4 + [False]
+
+
+def test_images_count_in_what_an_example_may_take(tmp_path: Path) -> None:
+    task = colours()
+    shown = Image("https://e.org/a.png", "", "https://e.org/a.png")
+    dev = tuple(replace(example, images=(shown,)) for example in task.dev)
+    transport = Scripted(play, usage=Usage(20_000, 5))
+    budget = Budget(tokens=300_000)
+    found = asyncio.run(scripted(transport, replace(task, dev=dev), out=tmp_path, budget=budget).execute())
+    assert found.reason == "the budget affords no more examples at worst"
+    assert found.score is not None
+    assert found.score.n == found.spend.calls > 8
+
+
+# A judge that needs repairs -------------------------------------------------------------------------
+
+
+@dataclass
+class Wordy(Scripted):
+    """Replies as long as they may be, and ratings that are read only when asked for once more."""
+
+    def respond(self, request: Request) -> Response:
+        is_read = not is_rating(request) or len(request.messages) == 3
+        said = (play(request) if is_read else "hard to say").ljust(5 * request.max_tokens, ".")
+        n_in = sum(len(message.content.encode()) for message in request.messages)
+        return Response(said, Usage(n_in, request.max_tokens), (n_in + 2 * request.max_tokens) * Decimal("1e-6"))
+
+
+def test_the_estimate_bounds_a_judge_that_needs_repairs(tmp_path: Path) -> None:
+    evaluating = scripted(Wordy(play), rated_task(), out=tmp_path, max_tokens=100)
+    estimate = evaluating.estimate
+    found = asyncio.run(evaluating.execute())
+    assert found.score is not None
+    assert found.spend.calls == 3 * found.score.n == 3 * len(evaluating.examples)
+    assert estimate.worst_tokens >= found.spend.input_tokens + found.spend.output_tokens
+    assert estimate.worst_usd is not None
+    assert estimate.worst_usd >= (found.spend.cost_usd or 0) > estimate.worst_usd / 2
+
+
+@pytest.mark.parametrize("limit", [{"calls": 47}, {"tokens": 90_000}, {"usd": Decimal("0.1")}], ids=str)
+def test_no_answer_is_paid_whose_repaired_rating_does_not_fit(tmp_path: Path, limit: dict[str, Any]) -> None:
+    transport = Wordy(play)
+    settings: dict[str, Any] = {"out": tmp_path, "max_tokens": 100, "budget": Budget(**limit)}
+    found = asyncio.run(scripted(transport, rated_task(), **settings).execute())
+    assert (found.status, found.missing) == ("budget_exhausted", 20 - len(transport.requests) // 3)
+    assert found.score is not None
+    assert 3 * found.score.n == len(transport.requests)
+    assert 5 < found.score.n < 20
 
 
 # The command ----------------------------------------------------------------------------------------
