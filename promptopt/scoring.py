@@ -103,13 +103,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an evaluation is expected to take, and the most that it can; dollars None = a price is unknown."""
+    """What an evaluation of all examples is expected to take, and the most that this one can.
+
+    Args:
+        expected_usd: dollars, as `worst_usd`; None = a price is unknown.
+        is_capped: the budget lets it take less than its examples might.
+    """
 
     calls: int
     expected_tokens: int
     expected_usd: Decimal | None
     worst_tokens: int
     worst_usd: Decimal | None
+    is_capped: bool = False
 
 
 class Evaluating:
@@ -165,6 +171,16 @@ class Evaluating:
     @cached_property
     def estimate(self) -> Estimate:
         """What this is expected to take; where `predict` makes the calls, as if each showed the prompt once."""
+        found, limit = self._unlimited, self.settings.limit
+        if limit.limits_calls:
+            limit = limit.within(self._worst_example().times(limit.calls))
+        usd = None if found.worst_usd is None else min(found.worst_usd, limit.usd)
+        capped = replace(found, worst_tokens=min(found.worst_tokens, limit.tokens), worst_usd=usd)
+        return replace(capped, is_capped=capped != found)
+
+    @property
+    def _unlimited(self) -> Estimate:
+        """The estimate without a budget."""
         per, spec = self.task.calls_per_example, self.spec
         requests = [task_request(self.task, spec, self.task.initial, example) for example in self.examples]
         worst = [spec.worst_case(request) for request in requests]

@@ -43,6 +43,7 @@ class EvaluationScreen:
         """Show what it is expected to take, on stdout."""
         found = self._evaluating.estimate
         worst = f"{found.worst_tokens:,} tokens and {dollars(found.worst_usd)}"
+        worst += ", where the budget ends it" if found.is_capped else ""
         _line(
             self._out,
             f"forecast: {found.calls:,} calls, about {found.expected_tokens:,} tokens and "

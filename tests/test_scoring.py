@@ -299,6 +299,23 @@ def test_no_answer_is_paid_whose_repaired_rating_does_not_fit(tmp_path: Path, li
     assert 5 < found.score.n < 20
 
 
+# The budget and the files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [({"usd": Decimal("0.001")}, 0.001), ({"calls": 2}, 0.04), ({"usd": 100}, None), ({}, None)],
+    ids=str,
+)
+def test_the_budget_caps_the_worst_case(limit: dict[str, Any], most: float | None) -> None:
+    free = scripted(Scripted(play), colours()).estimate.worst_usd
+    estimate = scripted(Scripted(play), colours(), budget=Budget(**limit)).estimate
+    assert free is not None
+    assert estimate.worst_usd is not None
+    assert estimate.is_capped == (most is not None)
+    assert estimate.worst_usd == free if most is None else estimate.worst_usd <= most < free
+
+
 # The command ----------------------------------------------------------------------------------------
 
 
@@ -342,7 +359,13 @@ def test_dry_run_spends_nothing(run: Runner, tmp_path: Path) -> None:
     done = run(*evaluate("--dry-run"))
     assert done.status == 0
     assert "forecast: 120 calls" in done.out
+    assert "the budget ends it" not in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_where_the_budget_ends_it(run: Runner) -> None:
+    done = run(*evaluate("--dry-run", "--budget-usd", "0.01"))
+    assert "$0.0100, where the budget ends it" in done.out
 
 
 @pytest.mark.parametrize(
