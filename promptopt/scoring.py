@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,7 +27,7 @@ from promptopt.image import USUAL_TOKENS
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
-from promptopt.plan import model_identity
+from promptopt.plan import model_identity, plugged_identity, predict_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import worst_score
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
@@ -164,6 +165,12 @@ class Evaluating:
         return self.models["task"]
 
     @property
+    def file(self) -> Path:
+        """Where its outcome is written: a file for each split, prompt, model, metric and sample."""
+        kind = digest(self._identity())[:8]
+        return self.folder / f"evaluation-{self.split}-{self.task.initial.id[:8]}-{kind}.json"
+
+    @property
     def n_calls(self) -> int:
         """The calls that it takes where every reply differs and no rating has to be asked for twice."""
         return (self.task.calls_per_example + self.task.calls_per_score - 1) * len(self.examples)
@@ -242,8 +249,7 @@ class Evaluating:
                 reason=reason,
                 duration_s=round(time.monotonic() - started, 3),
             )
-            file = f"evaluation-{self.split}-{self.task.initial.id[:8]}.json"
-            folder.write(self.folder / file, found.to_json())
+            folder.write(self.file, found.to_json())
             return found
 
     async def _fill(self, state: RunState, lease: Lease) -> tuple[Status, str]:
@@ -323,6 +329,8 @@ class Evaluating:
             "metric file": str(getattr(task.metric, "digest", "")),
             "input": task.input_column,
             "seed": self.settings.seed,
+            **plugged_identity({}, task),
+            **({"predict": predict_identity(task)} if task.predict else {}),
         }
 
     def _evaluation(self, state: RunState, n_paid: int) -> Evaluation:

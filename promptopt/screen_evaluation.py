@@ -82,7 +82,7 @@ class EvaluationScreen:
             for failure in found.failures[:n_shown]:
                 for line in _failure_lines(failure):
                     _line(self._out, line)
-        _line(self._out, f"\nEverything lies in {found.out}: evaluation-{found.split}-{found.prompt[:8]}.json")
+        _line(self._out, f"\nEverything lies in {found.out}: {self._evaluating.file.name}")
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

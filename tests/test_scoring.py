@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -316,6 +318,26 @@ def test_the_budget_caps_the_worst_case(limit: dict[str, Any], most: float | Non
     assert estimate.worst_usd == free if most is None else estimate.worst_usd <= most < free
 
 
+def test_evaluations_in_one_folder_are_kept_apart(tmp_path: Path) -> None:
+    plain = Example("1", {"input": "a thing"}, "red")
+    tasks = []
+    for pattern in (None, "(red|blue)"):
+        metric = load("exact", ["red"], answer_pattern=pattern)
+        tasks.append(replace(colours(), metric=metric, dev=(plain,)))
+    tasks.append(replace(tasks[0], predict=predict))
+    transport = Scripted(lambda _: "it is red, or so")
+    changes: list[tuple[Task, dict[str, Any]]] = [(task, {}) for task in tasks]
+    changes.append((tasks[0], {"model": "other"}))
+    made = [scripted(transport, task, out=tmp_path, **change) for task, change in changes]
+    found = [asyncio.run(evaluating.execute()) for evaluating in made]
+    assert [one.score and one.score.score for one in found] == [0.0, 1.0, 0.0, 0.0]
+    assert len({evaluating.file for evaluating in made}) == len(list(tmp_path.glob("evaluation-dev-*.json"))) == 4
+    assert [evaluating.file.read_text(encoding="utf-8") for evaluating in made] == [f.to_json() for f in found]
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as journal:
+        stored = [value for (value,) in journal.execute("SELECT value FROM evaluations ORDER BY run_id")]
+    assert stored == [0.0, 1.0, 0.0, 0.0]
+
+
 # The command ----------------------------------------------------------------------------------------
 
 
@@ -323,7 +345,7 @@ def evaluate(*words: object) -> tuple[object, ...]:
     return ("evaluate", SUPPORT, "--data", "support", "--model", "sim", *words)
 
 
-def test_the_command_shows_score_costs_and_failures(run: Runner) -> None:
+def test_the_command_shows_score_costs_and_failures(run: Runner, tmp_path: Path) -> None:
     done = run(*evaluate("--failures", 2, "--out", "here"))
     assert done.status == 0
     for part in (
@@ -338,6 +360,7 @@ def test_the_command_shows_score_costs_and_failures(run: Runner) -> None:
         assert part in done.out
     again = run(*evaluate("--out", "here", "--quiet"))
     assert "120 of them paid before" in again.out
+    assert next(tmp_path.glob("here/evaluation-test-*.json")).name in again.out
     assert again.err == ""
 
 
