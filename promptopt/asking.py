@@ -82,6 +82,7 @@ class RunState:
         models: by role.
         seed: the run's random seed.
         limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
+        most_unrated: answers that are asked for before a judge rates them; None = as many as the budget affords.
     """
 
     task: Task
@@ -92,6 +93,7 @@ class RunState:
     seed: int
     limits: Amount
     phase: Phase = "search"
+    most_unrated: int | None = None
     tallies: dict[tuple[Role, Phase], Tally] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     births: dict[str, int] = field(default_factory=dict)

@@ -12,12 +12,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import Any
 
 from promptopt.asking import N_ROUNDS, Cell, Gap, RunState, ask_all, gaps_at, note_gaps
 from promptopt.errors import (
+    BudgetExhausted,
     CallRefused,
     ContentRefused,
     ContextTooLong,
@@ -29,7 +31,7 @@ from promptopt.errors import (
 from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
 from promptopt.providers import ModelSpec
-from promptopt.rating import Rating, rate_all, worst_rating
+from promptopt.rating import Rating, rate_all, worst_score
 from promptopt.task import UNSCORED, Task
 from promptopt.types import (
     Candidate,
@@ -82,6 +84,32 @@ async def fill_cells(
     return [None if _ids(pair) in lost else state.cells[_ids(pair)] for pair in pairs]
 
 
+async def keep_paid(state: RunState, lease: Lease, place: str, pairs: Sequence[tuple[Candidate, Example]]) -> None:
+    """Make the cells of a batch that was cut short whose answers, and ratings, are all paid; nothing is asked."""
+    charges: dict[bytes, Amount] = {}
+    lease.collect(charges)
+    paid = Lease(Amount())  # affords what is charged already, and nothing else
+    paid.precharge(charges)
+    lacking = [pair for pair in dict.fromkeys(pairs) if _ids(pair) not in state.cells]
+    rows: list[tuple[tuple[Candidate, Example], bytes, Any]]
+    if state.task.predict is None:
+        calls = [(pair, cell_call(state, *pair)) for pair in lacking]
+        calls = [(pair, call) for pair, call in calls if paid.has(call.key) or call.key in state.refused]
+        outcomes: Sequence[Any] = await ask_all(state, paid, place, [call for _, call in calls])
+        rows = [(pair, call.key, outcome) for (pair, call), outcome in zip(calls, outcomes, strict=True)]
+    else:
+        begun = lacking[:_MAX_THREADS]
+        outcomes = await _predict_all(state, paid, f"{place}/paid", begun, gaps_at(state, place))
+        rows = [
+            (pair, predict_key(pair), outcome)
+            for pair, outcome in zip(begun, outcomes, strict=True)
+            if isinstance(outcome, str)
+        ]
+    for row in rows:
+        with suppress(BudgetExhausted):  # its rating is not paid
+            await _store_all(state, paid, place, [row])
+
+
 def _ids(pair: tuple[Candidate, Example]) -> tuple[str, str]:
     return pair[0].id, pair[1].id
 
@@ -118,6 +146,7 @@ async def _fill_by_call(
     start = 0
     while start < len(pairs):
         n = len(pairs) if metric is None else await lease.prefix(worst[start:])
+        n = min(n, state.most_unrated or n)
         wave = slice(start, start + n)
         outcomes = await ask_all(state, lease, place, calls[wave])
         keys = [call.key for call in calls[wave]]
@@ -129,9 +158,13 @@ async def _fill_by_call(
 def _worst_cell(
     state: RunState, lease: Lease, metric: JudgedMetric, call: Call, pair: tuple[Candidate, Example]
 ) -> Amount:
-    """Return the most that a rated cell can take, so that no answer is paid for which its rating does not fit."""
+    """Return the most that a rated cell can take, so that no answer is paid for which its rating does not fit.
+
+    A repair's tokens and dollars are in it. Its call is not: else a budget of calls would refuse the end of a
+    batch that `remaining_calls` has room for; who must not lose a batch to repairs makes it small enough.
+    """
     spec = state.models["task"]
-    rating = worst_rating(metric, state.models["judge"], pair[1], spec.max_tokens)
+    rating = worst_score(metric, state.models["judge"], pair[1], spec.max_tokens)._replace(calls=1)
     return rating if lease.has(call.key) else spec.worst_case(call.request).plus(rating)
 
 

@@ -52,10 +52,9 @@ class Amount(NamedTuple):
         """Return the difference."""
         return Amount(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
 
-    def beyond(self, limit: Amount) -> Amount:
-        """Return what of this amount is above `limit`, part by part."""
-        over = self.minus(limit)
-        return Amount(max(0, over.calls), max(0, over.tokens), max(Decimal(0), over.usd))
+    def within(self, limit: Amount) -> Amount:
+        """Return this amount with no part above `limit`."""
+        return Amount(min(self.calls, limit.calls), min(self.tokens, limit.tokens), min(self.usd, limit.usd))
 
     def share(self, n: int) -> Amount:
         """Return the n-th part, rounded down, never below nothing."""

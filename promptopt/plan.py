@@ -121,10 +121,10 @@ class Plan:
             "proof_examples": self.settings.proof_examples,
             "max_prompt_tokens": self.max_prompt_tokens,
             "prices": [str(spec.prices) for spec in self.models.values()] if budget.usd is not None else [],
-            "predict": _predict_identity(task),
+            "predict": predict_identity(task),
             "budget": {key: None if value is None else str(value) for key, value in asdict(budget).items()},
             **_label_identity(self.optimizer, task),
-            **_plugged_identity(self.source, task),
+            **plugged_identity(self.source, task),
         }
 
 
@@ -173,8 +173,8 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     n_held = _n_held_out(task, search_limit, sizing.worst_cell, search_calls)
     if n_held:
         said.append(f"{n_held} dev examples are held out; they choose among the finalists")
-    n_gate = _N_CHOSEN_FROM * n_held
-    search_calls -= n_gate
+    n_gate = _N_CHOSEN_FROM * n_held * task.calls_per_example
+    search_calls -= sizing.worst_cell.calls * _N_CHOSEN_FROM * n_held // task.calls_per_score
     if models["task"].is_noisy:
         said.append(f"{models['task'].name} takes no temperature 0: its answers count as noisy")
     plan = Plan(
@@ -275,14 +275,14 @@ def _label_identity(optimizer: registry.Optimizer, task: Task) -> dict[str, Any]
     return {"labels": [list(task.labels), list(task.label_words)]} if is_read else {}
 
 
-def _plugged_identity(source: Mapping[str, str], task: Task) -> dict[str, str]:
+def plugged_identity(source: Mapping[str, str], task: Task) -> dict[str, str]:
     """Return the pattern of the answer's place, and the digest of the file of a task that is a plug-in."""
     pattern = getattr(getattr(task.metric, "finder", None), "pattern", None)
     said = {"answer pattern": pattern, "task file": source.get("task_file_digest")}
     return {key: value for key, value in said.items() if value}
 
 
-def _predict_identity(task: Task) -> str:
+def predict_identity(task: Task) -> str:
     """Return what tells a task's own function from another: its name and how often it calls."""
     if task.predict is None:
         return ""

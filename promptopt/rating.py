@@ -47,9 +47,25 @@ def rater(judge: ModelSpec) -> ModelSpec:
 
 def worst_rating(metric: JudgedMetric, judge: ModelSpec, example: Example, max_tokens: int) -> Amount:
     """Return the most that a rating is likely to take, of a reply of `max_tokens` that is not known yet."""
-    reply = "x" * (ANSWER_BYTES_PER_TOKEN * max_tokens)
     spec = rater(judge)
-    return spec.worst_case(spec.request(metric.rating_request(reply, example)))
+    return spec.worst_case(spec.request(metric.rating_request(_longest(max_tokens), example)))
+
+
+def worst_repair(metric: JudgedMetric, judge: ModelSpec, example: Example, max_tokens: int) -> Amount:
+    """Return the most that asking for such a rating once more is likely to take; it shows the first one too."""
+    spec = rater(judge)
+    asked = metric.rating_request(_longest(max_tokens), example)
+    return spec.worst_case(spec.request(_repair(asked, _longest(judge.max_tokens))))
+
+
+def worst_score(metric: JudgedMetric, judge: ModelSpec, example: Example, max_tokens: int) -> Amount:
+    """Return the most that a score is likely to take: a rating, and its repair."""
+    row = (metric, judge, example, max_tokens)
+    return worst_rating(*row).plus(worst_repair(*row))
+
+
+def _longest(max_tokens: int) -> str:
+    return "x" * (ANSWER_BYTES_PER_TOKEN * max_tokens)
 
 
 async def rate_all(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,16 +20,16 @@ from promptopt import folder
 from promptopt.asking import RunState
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, ProviderError, TaskError, nearest
-from promptopt.evaluation import fill_cells, task_request
+from promptopt.evaluation import fill_cells, keep_paid, task_request
 from promptopt.gate import Gate, prompt_tokens
 from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.image import USUAL_TOKENS
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
-from promptopt.plan import model_identity
+from promptopt.plan import model_identity, plugged_identity, predict_identity
 from promptopt.providers import ModelSpec, Transport
-from promptopt.rating import worst_rating
+from promptopt.rating import worst_score
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
 from promptopt.roles import check_images, find_models
 from promptopt.run import make_transports
@@ -103,13 +104,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an evaluation is expected to take, and the most that it can; dollars None = a price is unknown."""
+    """What an evaluation of all examples is expected to take, and the most that this one can.
+
+    Args:
+        expected_usd: dollars, as `worst_usd`; None = a price is unknown.
+        is_capped: the budget lets it take less than its examples might.
+    """
 
     calls: int
     expected_tokens: int
     expected_usd: Decimal | None
     worst_tokens: int
     worst_usd: Decimal | None
+    is_capped: bool = False
 
 
 class Evaluating:
@@ -158,13 +165,29 @@ class Evaluating:
         return self.models["task"]
 
     @property
+    def file(self) -> Path:
+        """Where its outcome is written: a file for each split, prompt, model, metric and sample."""
+        kind = digest(self._identity())[:8]
+        return self.folder / f"evaluation-{self.split}-{self.task.initial.id[:8]}-{kind}.json"
+
+    @property
     def n_calls(self) -> int:
-        """The most calls that it takes."""
+        """The calls that it takes where every reply differs and no rating has to be asked for twice."""
         return (self.task.calls_per_example + self.task.calls_per_score - 1) * len(self.examples)
 
     @cached_property
     def estimate(self) -> Estimate:
         """What this is expected to take; where `predict` makes the calls, as if each showed the prompt once."""
+        found, limit = self._unlimited, self.settings.limit
+        if limit.limits_calls:
+            limit = limit.within(self._worst_example().times(limit.calls))
+        usd = None if found.worst_usd is None else min(found.worst_usd, limit.usd)
+        capped = replace(found, worst_tokens=min(found.worst_tokens, limit.tokens), worst_usd=usd)
+        return replace(capped, is_capped=capped != found)
+
+    @property
+    def _unlimited(self) -> Estimate:
+        """The estimate without a budget."""
         per, spec = self.task.calls_per_example, self.spec
         requests = [task_request(self.task, spec, self.task.initial, example) for example in self.examples]
         worst = [spec.worst_case(request) for request in requests]
@@ -189,7 +212,7 @@ class Evaluating:
         forms = [metric.rating_request("-", example) for example in self.examples]
         n_in = sum(len(m.content.encode()) for form in forms for m in form) // 4 + n_out
         n_said = min(judge.max_tokens, RATING_WORDS[judge.is_simulated]) * n
-        worst = [worst_rating(metric, judge, example, self.spec.max_tokens) for example in self.examples]
+        worst = [worst_score(metric, judge, example, self.spec.max_tokens) for example in self.examples]
         usd, worst_usd = judge.price(n_in, n_said), sum((amount.usd for amount in worst), Decimal(0))
         is_priced = usd is not None and answers.expected_usd is not None
         return Estimate(
@@ -226,8 +249,7 @@ class Evaluating:
                 reason=reason,
                 duration_s=round(time.monotonic() - started, 3),
             )
-            file = f"evaluation-{self.split}-{self.task.initial.id[:8]}.json"
-            folder.write(self.folder / file, found.to_json())
+            folder.write(self.file, found.to_json())
             return found
 
     async def _fill(self, state: RunState, lease: Lease) -> tuple[Status, str]:
@@ -242,7 +264,12 @@ class Evaluating:
                     return "budget_exhausted", "the budget affords no more examples at worst"
                 batch, queue = queue[:n], queue[n:]
                 place = f"evaluate:{len(queue)}"
-                await fill_cells(state, lease, place, [(initial, example) for example in batch])
+                pairs = [(initial, example) for example in batch]
+                try:
+                    await fill_cells(state, lease, place, pairs)
+                except (BudgetExhausted, Interrupted, ProviderError):
+                    await keep_paid(state, lease, place, pairs)
+                    raise
         except BudgetExhausted as error:
             return "budget_exhausted", str(error)
         except Interrupted as error:
@@ -252,20 +279,22 @@ class Evaluating:
         return "completed", "every example was asked about"
 
     def _worst_example(self) -> Amount:
-        """Return the most that an example can take; just its calls where nothing is limited."""
+        """Return the most that an example can take, a repair included; nothing where there is no limit."""
         spec, task = self.spec, self.task
         if self.settings.limit == Amount.endless():
-            return Amount(task.calls_per_example + task.calls_per_score - 1)
-        each = [spec.worst_case(spec.request(task.render(task.initial, example))) for example in self.examples]
+            return Amount()
+        requests = [task_request(task, spec, task.initial, example) for example in self.examples]
+        each = [spec.worst_case(request) for request in requests]
         one = Amount(1, max(a.tokens for a in each), max(a.usd for a in each))
         one = one.times(task.calls_per_example)
         if (metric := task.judged) is None:
             return one
         judge = self.models["judge"]
-        ratings = [worst_rating(metric, judge, example, spec.max_tokens) for example in self.examples]
-        return one.plus(Amount(1, max(a.tokens for a in ratings), max(a.usd for a in ratings)))
+        scores = [worst_score(metric, judge, example, spec.max_tokens) for example in self.examples]
+        return one.plus(Amount(2, max(a.tokens for a in scores), max(a.usd for a in scores)))
 
     def _make_state(self, journal: Journal) -> RunState:
+        seconds = self.settings.budget.seconds
         gateway = Gateway(
             journal,
             self._transports,
@@ -274,8 +303,8 @@ class Evaluating:
             stop=self.stop,
             pacing=Pacing(self.settings.rpm, self.settings.tpm),
         )
-        if self.settings.budget.seconds is not None:
-            gateway.deadlines = {"search": time.monotonic() + self.settings.budget.seconds}
+        if seconds is not None:
+            gateway.deadlines = {"search": time.monotonic() + seconds}
         return RunState(
             task=self.task,
             models=self.models,
@@ -284,6 +313,8 @@ class Evaluating:
             gate=Gate(self.task, prompt_tokens(self.task.initial)),
             seed=self.settings.seed,
             limits=self.settings.limit,
+            # Else the time might end when all is answered and nothing is rated.
+            most_unrated=4 * self.settings.concurrency if seconds is not None and self.task.judged else None,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -298,6 +329,8 @@ class Evaluating:
             "metric file": str(getattr(task.metric, "digest", "")),
             "input": task.input_column,
             "seed": self.settings.seed,
+            **plugged_identity({}, task),
+            **({"predict": predict_identity(task)} if task.predict else {}),
         }
 
     def _evaluation(self, state: RunState, n_paid: int) -> Evaluation:

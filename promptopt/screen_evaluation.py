@@ -75,14 +75,16 @@ class EvaluationScreen:
             for failure in found.failures[:n_shown]:
                 for line in _failure_lines(failure):
                     _line(self._out, line)
-        _line(self._out, f"\nEverything lies in {found.out}: evaluation-{found.split}-{found.prompt[:8]}.json")
+        _line(self._out, f"\nEverything lies in {found.out}: {self._evaluating.file.name}")
 
 
 def forecast_line(found: Estimate) -> str:
     """Return in words what is expected to be taken, and the most."""
+    worst = f"{found.worst_tokens:,} tokens and {dollars(found.worst_usd)}"
+    worst += ", where the budget ends it" if found.is_capped else ""
     return (
         f"forecast: {found.calls:,} calls, about {found.expected_tokens:,} tokens and "
-        f"{dollars(found.expected_usd)}; at worst {found.worst_tokens:,} tokens and {dollars(found.worst_usd)}"
+        f"{dollars(found.expected_usd)}; at worst {worst}"
     )
 
 

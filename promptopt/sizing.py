@@ -12,12 +12,12 @@ from promptopt.gate import prompt_tokens
 from promptopt.image import USUAL_TOKENS
 from promptopt.ledger import Amount, limit_of
 from promptopt.providers import ModelSpec
-from promptopt.rating import ANSWER_BYTES_PER_TOKEN, worst_rating
+from promptopt.rating import ANSWER_BYTES_PER_TOKEN, worst_repair, worst_score
 from promptopt.registry import Optimizer
 from promptopt.stats import smallest_provable_gain
 from promptopt.study import MAX_QUESTIONS
 from promptopt.task import Task
-from promptopt.types import Example, Message, Role
+from promptopt.types import Example, JudgedMetric, Message, Role
 
 PROOF_SHARE = Decimal("0.3")
 # The judge compares the two answers to a test input in both orders.
@@ -109,18 +109,15 @@ class Sizing:
 
     @cached_property
     def worst_cell(self) -> Amount:
-        """The most that one prompt can take on one example, with the rating where a judge gives the scores."""
+        """The most that one prompt can take on one example, with a rating and its repair where a judge scores."""
         if self.task.judged is None:
             return self.worst_task
-        return self.worst_task.plus(self._worst_rating)
+        return self.worst_task.plus(worst_score(*self._longest_rated(self.task.judged)))
 
-    @cached_property
-    def _worst_rating(self) -> Amount:
-        """The most that a rating is likely to take: of a reply of max_tokens to the longest example."""
-        metric = self.task.judged
-        assert metric is not None
+    def _longest_rated(self, metric: JudgedMetric) -> tuple[JudgedMetric, ModelSpec, Example, int]:
+        """Return what the worst case of a rating goes by: a reply of max_tokens to the longest example."""
         longest = max(self._examples, key=lambda e: _n_bytes((*e.inputs.values(), *e.targets)))
-        return worst_rating(metric, self.models["judge"], longest, self.models["task"].max_tokens)
+        return metric, self.models["judge"], longest, self.models["task"].max_tokens
 
     @cached_property
     def worst_pair(self) -> Amount:
@@ -220,9 +217,7 @@ class Sizing:
             return Amount(), 0
         budget = limit if wanted is not None else share(limit, PROOF_SHARE)
         whole = self.worst_pair.times(n_test if wanted is None else min(n_test, wanted))
-        reserve = Amount(
-            min(whole.calls, budget.calls), min(whole.tokens, budget.tokens), min(whole.usd, budget.usd)
-        )
+        reserve = whole.within(budget)
         return reserve, self.worst_pair.count_in(reserve)
 
     def search_calls(self, search: Amount) -> int:
@@ -336,7 +331,7 @@ class Sizing:
         if "judge" in self.models:
             worst.append(self._worst_judge(MAX_QUESTIONS))
         if self.task.judged is not None:
-            worst.append(self._worst_rating)
+            worst.append(worst_repair(*self._longest_rated(self.task.judged)))
         endless = Amount.endless()
         tokens = [limit.tokens] if limit.tokens < endless.tokens else []
         dollars = [limit.usd] if limit.usd.is_finite() else []

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import SUPPORT, Runner
 from loopback import Loopback, chat, failure, serve
+from rated import is_rating, rated_task, verdicts
+from scripted import Scripted
+from scripted import make_task as colours
 
 import promptopt
 from promptopt import Budget, ConfigError, Example, Task
 from promptopt.api import prepare_evaluation, run_in_thread
 from promptopt.config import Settings
+from promptopt.errors import RunRefused
 from promptopt.gateway import RetryPolicy
 from promptopt.providers import load_litellm
 from promptopt.scoring import Evaluating, Evaluation
 from promptopt.stats import score_interval
 from promptopt.tasks.metrics import load
-from promptopt.types import Prompt
+from promptopt.types import Image, Prompt, Request, Response, Usage
 
 COLOURS = ("red", "green", "blue")
 N_TEST = 60
@@ -180,6 +189,155 @@ def test_data_without_targets_is_refused(tmp_path: Path) -> None:
         prepare_evaluation("Say it.", tmp_path / "rows.jsonl", Settings(model="sim"))
 
 
+# Ends -----------------------------------------------------------------------------------------------
+
+
+def play(request: Request) -> str:
+    return verdicts("yes", "yes") if is_rating(request) else "red"
+
+
+def scripted(transport: Scripted, task: Task, **settings: Any) -> Evaluating:
+    given = {"model": "m", "api_base": "http://127.0.0.1:1/v1", "price_in": 1, "price_out": 2, **settings}
+    return Evaluating(task, Settings(**given), "dev", transports={"": transport})
+
+
+async def predict(prompt: Prompt, example: Example, call: Any) -> str:
+    reply: Response = await call(f"{prompt.instruction} {example.inputs['input']}")
+    return reply.text
+
+
+@pytest.mark.parametrize("end", ["time", "stop", "outage"])
+@pytest.mark.parametrize(
+    ("task", "n_paid", "n_scored"),
+    [
+        (colours(), 13, 13),
+        (replace(colours(), predict=predict), 13, 13),
+        (rated_task(), 25, 5),
+        (replace(rated_task(), predict=predict), 25, 5),
+    ],
+    ids=["answers", "predict", "ratings", "predict and ratings"],
+)
+def test_what_was_paid_before_the_end_is_scored(
+    tmp_path: Path, task: Task, n_paid: int, n_scored: int, end: str
+) -> None:
+    transport = Scripted(play)
+    evaluating = scripted(transport, task, out=tmp_path, concurrency=1)
+
+    def finish(request: Request) -> None:
+        assert evaluating.state is not None
+        n = len(transport.requests)
+        if end == "outage" and n > n_paid:
+            raise RunRefused("no such key")
+        if end == "stop" and n == n_paid:
+            evaluating.stop.set()
+        if end == "time" and n == n_paid:
+            evaluating.state.gateway.deadlines["search"] = 0
+
+    transport.on_request = finish
+    found = asyncio.run(evaluating.execute())
+    assert found.status == {"time": "budget_exhausted", "stop": "interrupted", "outage": "failed"}[end]
+    assert found.score is not None
+    assert found.score.n == n_scored
+    assert found.spend.calls == found.paid_calls == n_paid
+    assert len(transport.requests) == n_paid or end == "outage"
+    transport.on_request = None
+    whole = asyncio.run(scripted(transport, task, out=tmp_path).execute())
+    assert whole.status == "completed"
+    assert whole.paid_calls == whole.spend.calls - found.paid_calls
+
+
+def test_ratings_come_in_time() -> None:
+    transport = Scripted(play)
+    evaluating = scripted(transport, rated_task(), concurrency=1, budget=Budget(seconds=1000))
+    asyncio.run(evaluating.execute())
+    assert [is_rating(request) for request in transport.requests[:9]] == [False] * 4 + [True] * 4 + [False]
+
+
+def test_images_count_in_what_an_example_may_take(tmp_path: Path) -> None:
+    task = colours()
+    shown = Image("https://e.org/a.png", "", "https://e.org/a.png")
+    dev = tuple(replace(example, images=(shown,)) for example in task.dev)
+    transport = Scripted(play, usage=Usage(20_000, 5))
+    budget = Budget(tokens=300_000)
+    found = asyncio.run(scripted(transport, replace(task, dev=dev), out=tmp_path, budget=budget).execute())
+    assert found.reason == "the budget affords no more examples at worst"
+    assert found.score is not None
+    assert found.score.n == found.spend.calls > 8
+
+
+# A judge that needs repairs -------------------------------------------------------------------------
+
+
+@dataclass
+class Wordy(Scripted):
+    """Replies as long as they may be, and ratings that are read only when asked for once more."""
+
+    def respond(self, request: Request) -> Response:
+        is_read = not is_rating(request) or len(request.messages) == 3
+        said = (play(request) if is_read else "hard to say").ljust(5 * request.max_tokens, ".")
+        n_in = sum(len(message.content.encode()) for message in request.messages)
+        return Response(said, Usage(n_in, request.max_tokens), (n_in + 2 * request.max_tokens) * Decimal("1e-6"))
+
+
+def test_the_estimate_bounds_a_judge_that_needs_repairs(tmp_path: Path) -> None:
+    evaluating = scripted(Wordy(play), rated_task(), out=tmp_path, max_tokens=100)
+    estimate = evaluating.estimate
+    found = asyncio.run(evaluating.execute())
+    assert found.score is not None
+    assert found.spend.calls == 3 * found.score.n == 3 * len(evaluating.examples)
+    assert estimate.worst_tokens >= found.spend.input_tokens + found.spend.output_tokens
+    assert estimate.worst_usd is not None
+    assert estimate.worst_usd >= (found.spend.cost_usd or 0) > estimate.worst_usd / 2
+
+
+@pytest.mark.parametrize("limit", [{"calls": 47}, {"tokens": 90_000}, {"usd": Decimal("0.1")}], ids=str)
+def test_no_answer_is_paid_whose_repaired_rating_does_not_fit(tmp_path: Path, limit: dict[str, Any]) -> None:
+    transport = Wordy(play)
+    settings: dict[str, Any] = {"out": tmp_path, "max_tokens": 100, "budget": Budget(**limit)}
+    found = asyncio.run(scripted(transport, rated_task(), **settings).execute())
+    assert (found.status, found.missing) == ("budget_exhausted", 20 - len(transport.requests) // 3)
+    assert found.score is not None
+    assert 3 * found.score.n == len(transport.requests)
+    assert 5 < found.score.n < 20
+
+
+# The budget and the files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [({"usd": Decimal("0.001")}, 0.001), ({"calls": 2}, 0.04), ({"usd": 100}, None), ({}, None)],
+    ids=str,
+)
+def test_the_budget_caps_the_worst_case(limit: dict[str, Any], most: float | None) -> None:
+    free = scripted(Scripted(play), colours()).estimate.worst_usd
+    estimate = scripted(Scripted(play), colours(), budget=Budget(**limit)).estimate
+    assert free is not None
+    assert estimate.worst_usd is not None
+    assert estimate.is_capped == (most is not None)
+    assert estimate.worst_usd == free if most is None else estimate.worst_usd <= most < free
+
+
+def test_evaluations_in_one_folder_are_kept_apart(tmp_path: Path) -> None:
+    plain = Example("1", {"input": "a thing"}, "red")
+    tasks = []
+    for pattern in (None, "(red|blue)"):
+        metric = load("exact", ["red"], answer_pattern=pattern)
+        tasks.append(replace(colours(), metric=metric, dev=(plain,)))
+    tasks.append(replace(tasks[0], predict=predict))
+    transport = Scripted(lambda _: "it is red, or so")
+    changes: list[tuple[Task, dict[str, Any]]] = [(task, {}) for task in tasks]
+    changes.append((tasks[0], {"model": "other"}))
+    made = [scripted(transport, task, out=tmp_path, **change) for task, change in changes]
+    found = [asyncio.run(evaluating.execute()) for evaluating in made]
+    assert [one.score and one.score.score for one in found] == [0.0, 1.0, 0.0, 0.0]
+    assert len({evaluating.file for evaluating in made}) == len(list(tmp_path.glob("evaluation-dev-*.json"))) == 4
+    assert [evaluating.file.read_text(encoding="utf-8") for evaluating in made] == [f.to_json() for f in found]
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as journal:
+        stored = [value for (value,) in journal.execute("SELECT value FROM evaluations ORDER BY run_id")]
+    assert stored == [0.0, 1.0, 0.0, 0.0]
+
+
 # The command ----------------------------------------------------------------------------------------
 
 
@@ -187,7 +345,7 @@ def evaluate(*words: object) -> tuple[object, ...]:
     return ("evaluate", SUPPORT, "--data", "support", "--model", "sim", *words)
 
 
-def test_the_command_shows_score_costs_and_failures(run: Runner) -> None:
+def test_the_command_shows_score_costs_and_failures(run: Runner, tmp_path: Path) -> None:
     done = run(*evaluate("--failures", 2, "--out", "here"))
     assert done.status == 0
     for part in (
@@ -202,6 +360,7 @@ def test_the_command_shows_score_costs_and_failures(run: Runner) -> None:
         assert part in done.out
     again = run(*evaluate("--out", "here", "--quiet"))
     assert "120 of them paid before" in again.out
+    assert next(tmp_path.glob("here/evaluation-test-*.json")).name in again.out
     assert again.err == ""
 
 
@@ -223,7 +382,13 @@ def test_dry_run_spends_nothing(run: Runner, tmp_path: Path) -> None:
     done = run(*evaluate("--dry-run"))
     assert done.status == 0
     assert "forecast: 120 calls" in done.out
+    assert "the budget ends it" not in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_where_the_budget_ends_it(run: Runner) -> None:
+    done = run(*evaluate("--dry-run", "--budget-usd", "0.01"))
+    assert "$0.0100, where the budget ends it" in done.out
 
 
 @pytest.mark.parametrize(
