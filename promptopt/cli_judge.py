@@ -33,16 +33,17 @@ def judge_check(
     import asyncio
 
     from promptopt import config, judge_check
+    from promptopt.bound import number_or_none
     from promptopt.providers import closing
     from promptopt.screen import clean
     from promptopt.types import Budget
 
     settings = config.Settings(
         model,
-        budget=Budget(config.number_or_none(budget_usd, "--budget-usd"), budget_calls),
+        budget=Budget(number_or_none(budget_usd, "--budget-usd"), budget_calls),
         api_base=api_base,
-        price_in=config.number_or_none(price_in, "--price-in"),
-        price_out=config.number_or_none(price_out, "--price-out"),
+        price_in=number_or_none(price_in, "--price-in"),
+        price_out=number_or_none(price_out, "--price-out"),
         concurrency=concurrency,
         out=out,
     )

@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any, get_args
 
 from promptopt import models_file
-from promptopt.config import Settings, number
+from promptopt.bound import MOST_AMOUNT, MOST_LENGTH, MOST_PRICE, number
+from promptopt.config import Settings, check_api_base
 from promptopt.errors import ConfigError, nearest
 from promptopt.facts import Facts, refuses
 from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm
@@ -54,19 +55,20 @@ def read_options(pairs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def check_roles(options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ConfigError where options are for no role, or not for the user to set."""
+    """Raise ConfigError where options are for no role, not for the user to set, or nothing that can be sent."""
     for role, given in options.items():
         if role not in ROLES:
             raise ConfigError(f"--set-model {role}.{next(iter(given), '')}: no such role; {nearest(role, ROLES)}")
         for name in given:
             if name in _TAKEN:
                 raise ConfigError(f"--set-model {role}.{name}: {_TAKEN[name]}")
+            _json(role, name, given[name])
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -114,6 +116,7 @@ def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts])
     given = dict(settings.model_options.get(role, {}))
     question = digest(name, role, settings.api_base, given)
     api_base = given.pop("api_base", settings.api_base)
+    check_api_base(api_base, f"--set-model {role}.api_base")
     own_prices = _own_prices(role, given.pop("price_in", None), given.pop("price_out", None))
     prices = own_prices or (settings.prices if name == settings.model else None)
     spec = find_model(
@@ -134,8 +137,15 @@ def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts])
             options[key] = value
     if question not in known:
         _check_taken(spec, role, {key: value for key, value in (fields | options).items() if value is not None})
-    ordered = tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in options.items()))
+    ordered = tuple(sorted((key, _json(role, key, value)) for key, value in options.items()))
     return replace(spec, **fields, options=ordered, question=question, is_remembered=question in known)
+
+
+def _json(role: str, name: str, value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"--set-model {role}.{name}: no JSON can carry its value ({error})") from error
 
 
 def _own_prices(role: str, price_in: object, price_out: object) -> tuple[Decimal, Decimal] | None:
@@ -143,7 +153,7 @@ def _own_prices(role: str, price_in: object, price_out: object) -> tuple[Decimal
         raise ConfigError(f"--set-model: give both {role}.price_in and {role}.price_out, in dollars per million")
     if price_in is None:
         return None
-    prices = [number(price, f"--set-model {role}.price") for price in (price_in, price_out)]
+    prices = [number(price, f"--set-model {role}.price", MOST_PRICE) for price in (price_in, price_out)]
     if min(prices) < 0:
         raise ConfigError(f"--set-model {role}.price is {min(prices)}; a price is at least 0 dollars per million")
     return prices[0] / 1_000_000, prices[1] / 1_000_000
@@ -159,7 +169,7 @@ def _field(role: str, name: str, value: object) -> Any:
         if not 0 <= exact <= 2:
             raise ConfigError(f"{flag} is {value}; it must lie between 0 and 2, or be none")
         return exact
-    exact = float(number(value, flag))
+    exact = float(number(value, flag, MOST_LENGTH if name == "max_tokens" else MOST_AMOUNT))
     if name == "max_tokens" and (exact != int(exact) or exact < 1):
         raise ConfigError(f"{flag} is {value}; write a whole number above 0")
     if exact <= 0:
