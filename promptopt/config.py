@@ -100,6 +100,8 @@ class Settings:
             if price is not None and not bound.number(price, name, bound.MOST_PRICE) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
         check_api_base(self.api_base, "--api-base")
+        if self.out is not None:
+            object.__setattr__(self, "out", Path(self.out))  # Python callers write it as text as well
         for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
             if (model := getattr(self, name)) is not None and not model.strip():
                 flag = "--" + name.replace("_", "-")
