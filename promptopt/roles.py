@@ -25,6 +25,7 @@ _TAKEN = {
     "model": "name it with --model, --optimizer-model, --judge-model or --embedding-model",
     "messages": "they come from the prompt",
     "input": "it comes from the data",
+    "custom_llm_provider": "write it in front of the model's name, as provider/name",
     "api_key": "keys are read from the environment, so that none is stored",
     "stream": "whole answers are read",
     "n": "each answer is a call of its own",
@@ -181,7 +182,14 @@ def _check_taken(spec: ModelSpec, role: str, options: Mapping[str, Any]) -> None
     """Raise ConfigError if litellm knows that the model refuses an option; what it does not know, a call shows."""
     own = ("max_tokens", "timeout_s")
     for name, value in options.items():
-        if name not in own and _refuses(spec, name, value):
+        try:
+            is_refused = name not in own and _refuses(spec, name, value)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # within litellm
+            raise ConfigError(
+                f"--set-model {role}.{name}={value}: litellm cannot read the value ({error}); write it as the "
+                "provider documents it"
+            ) from error
+        if is_refused:
             raise ConfigError(
                 f"--set-model {role}.{name}={value}: {spec.name} does not take it; leave it out"
                 + (", or write none" if name == "temperature" else "")

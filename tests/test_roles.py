@@ -85,6 +85,8 @@ def test_texts_are_read_as_json_where_they_are() -> None:
         ({"task": {"timeout_s": 1e30}}, "it must be at most"),
         ({"task": {"api_base": 5}}, "task.api_base is 5; write it like http://"),
         ({"optimizer": {"api_base": "localhost:8000"}}, "optimizer.api_base is 'localhost:8000'; write it like"),
+        ({"task": {"response_format": 5}}, "task.response_format=5: litellm cannot read the value"),
+        ({"task": {"custom_llm_provider": "azure"}}, "write it in front of the model's name"),
         ({"task": {"top_p": float("nan")}}, "task.top_p: no JSON can carry its value"),
         ({"task": {"stop": Path("x")}}, "task.stop: no JSON can carry its value"),
     ],
