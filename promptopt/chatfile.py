@@ -17,6 +17,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from promptopt import template
+from promptopt.decoding import unique
 from promptopt.errors import ConfigError
 from promptopt.types import KEEP_MARK, Message, Prompt
 
@@ -79,7 +80,7 @@ def format_chat(prompt: Prompt, columns: Sequence[str], input_column: str, suffi
 
 def _json(text: str, source: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"{source}:{error.lineno}:{error.colno}"
         raise ConfigError(f"{place}: not JSON ({error.msg}); write a list of messages, {_SHAPE}") from error

@@ -208,6 +208,11 @@ WRONG = [
     (".json", "[" * 100_000, "p: cannot be read (maximum recursion depth exceeded"),
     (".json", "[]", "p: a prompt in .json is a list of messages, [{"),
     (".json", '{"messages": []}', "write the list under 'messages' alone"),
+    (
+        ".json",
+        '[{"role": "system", "role": "user", "content": "x"}]',
+        "p: cannot be read (key 'role' stands twice)",
+    ),
     (".yaml", "- role: user\n  content: [", "p:2: not YAML (expected the node content"),
     (".yaml", "- role: user\n  content: !!bool foo", "p:2: not YAML (found a value that is no bool)"),
     (".yaml", "- role: user\n  content: !!timestamp foo", "p:2: not YAML (found a value that is no timestamp)"),
