@@ -243,8 +243,6 @@ def _make_run(
 ) -> Run:
     """Return the run that the arguments of `optimize` mean."""
     fields, data_options = split_settings(rest, "optimize")
-    if fields.get("out") is not None:
-        fields["out"] = Path(fields["out"])
     fields["options"] = {key: str(value) for key, value in fields.get("options", {}).items()}
     chosen = Settings(model=model, optimizer=optimizer, budget=budget or Budget(), **fields)
     plan, front_matter = prepare(prompt, task, chosen, **data_options)

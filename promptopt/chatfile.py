@@ -10,10 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from promptopt import template
+from promptopt.decoding import unique
 from promptopt.errors import ConfigError
 from promptopt.types import KEEP_MARK, Message, Prompt
 
@@ -21,6 +25,23 @@ SUFFIXES = (".json", ".yaml", ".yml")
 _ROLES = ("system", "user", "assistant")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _SHAPE = '[{"role": "user", "content": "..."}]'
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without aliases, with which a few lines make gigabytes; names what a tag does not fit."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # its stubs lack it
+            raise ComposerError(None, None, "aliases are not read: write each text out", mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (LookupError, AttributeError, TypeError, ValueError) as error:  # within PyYAML's constructors
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(None, None, f"found a value that is no {kind}", node.start_mark) from error
 
 
 def parse_chat(text: str, source: str, suffix: str) -> Prompt:
@@ -59,7 +80,7 @@ def format_chat(prompt: Prompt, columns: Sequence[str], input_column: str, suffi
 
 def _json(text: str, source: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"{source}:{error.lineno}:{error.colno}"
         raise ConfigError(f"{place}: not JSON ({error.msg}); write a list of messages, {_SHAPE}") from error
@@ -69,8 +90,8 @@ def _json(text: str, source: str) -> object:
 
 def _yaml(text: str, source: str) -> object:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return yaml.load(text, Loader=_Loader)  # a safe one, and narrower
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error).split("\n", 1)[0]
         place = f"{source}:{mark.line + 1}" if mark else source
@@ -82,6 +103,8 @@ def _message(item: object, place: str) -> Message:
         found = f"has the keys {', '.join(map(str, item))}" if isinstance(item, dict) else "is no object"
         raise ConfigError(f"{place} {found}; write role and content, and no others")
     role, content = item["role"], item["content"]
+    if not isinstance(role, str):
+        raise ConfigError(f"{place}: role is a {type(role).__name__}; write one of {', '.join(_ROLES)}")
     if role not in _ROLES:
         hint = "; write system" if role == "developer" else ""
         raise ConfigError(f"{place}: role {role!r} is none of {', '.join(_ROLES)}{hint}")

@@ -117,10 +117,11 @@ def optimize(
     """
     from promptopt import config as configs
     from promptopt import roles
+    from promptopt.bound import number_or_none
     from promptopt.types import Budget
 
     shows = Shows.of(confirm_above, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
-    usd = configs.number_or_none(budget_usd, "--budget-usd")
+    usd = number_or_none(budget_usd, "--budget-usd")
     settings = configs.Settings(
         model=model,
         optimizer=optimizer,
@@ -131,8 +132,8 @@ def optimize(
         embedding_model=embedding_model,
         model_options=roles.read_options(pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=configs.number_or_none(price_in, "--price-in"),
-        price_out=configs.number_or_none(price_out, "--price-out"),
+        price_in=number_or_none(price_in, "--price-in"),
+        price_out=number_or_none(price_out, "--price-out"),
         proof_examples=proof_examples,
         seed=seed,
         concurrency=concurrency,

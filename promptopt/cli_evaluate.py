@@ -95,21 +95,23 @@ def evaluate(
     """
     from promptopt import config as configs
     from promptopt import roles
+    from promptopt.bound import check_count, number_or_none
     from promptopt.errors import ConfigError
     from promptopt.types import Budget
 
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise ConfigError(f"--fail-under is {fail_under}; scores lie between 0 and 1, so write 0.9 for 90%")
+    check_count("--failures", failures, 0)
     shows = Shows.of(confirm_above, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
-    usd = configs.number_or_none(budget_usd, "--budget-usd")
+    usd = number_or_none(budget_usd, "--budget-usd")
     settings = configs.Settings(
         model=model,
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
         judge_model=judge_model,
         model_options=roles.read_options(pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=configs.number_or_none(price_in, "--price-in"),
-        price_out=configs.number_or_none(price_out, "--price-out"),
+        price_in=number_or_none(price_in, "--price-in"),
+        price_out=number_or_none(price_out, "--price-out"),
         seed=seed,
         concurrency=concurrency,
         rpm=rpm,

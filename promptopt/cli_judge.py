@@ -49,17 +49,18 @@ def judge_check(
     or incomplete, 2 wrong use, 130 interrupted.
     """
     from promptopt import config, judge_check, roles
+    from promptopt.bound import number_or_none
     from promptopt.screen import clean
     from promptopt.types import Budget
 
     shows = Shows.of(confirm_above, None, dry_run=dry_run, as_json=as_json, quiet=as_json)
     settings = config.Settings(
         model,
-        budget=Budget(config.number_or_none(budget_usd, "--budget-usd"), budget_calls),
+        budget=Budget(number_or_none(budget_usd, "--budget-usd"), budget_calls),
         model_options=roles.read_options(pairs(set_model or [], "--set-model")),
         api_base=api_base,
-        price_in=config.number_or_none(price_in, "--price-in"),
-        price_out=config.number_or_none(price_out, "--price-out"),
+        price_in=number_or_none(price_in, "--price-in"),
+        price_out=number_or_none(price_out, "--price-out"),
         concurrency=concurrency,
         out=out,
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from promptopt.providers import ModelSpec
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 0, 1, 2, 130
+_LONGEST_ERROR = 2000  # characters that are printed
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Shows:
         Raises:
             ConfigError: it contradicts itself, or the dollars are no number.
         """
-        from promptopt.config import number
+        from promptopt.bound import number
         from promptopt.errors import ConfigError
 
         if dry_run and as_json:
@@ -108,4 +109,7 @@ def complain(error: object) -> None:
     """Print an error to stderr, without characters that steer a terminal."""
     from promptopt.screen import clean
 
-    sys.stderr.write(f"error: {clean(str(error))}\n")
+    text = clean(str(error))
+    if len(text) > _LONGEST_ERROR:  # a value that is shown must not bury what is wrong with it
+        text = f"{text[: _LONGEST_ERROR // 2]} [...] {text[-_LONGEST_ERROR // 2 :]}"
+    sys.stderr.write(f"error: {text}\n")

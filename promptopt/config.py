@@ -8,11 +8,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from promptopt import data, promptfile, template
+from promptopt import bound, data, promptfile, template
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
@@ -79,28 +79,29 @@ class Settings:
         """Refuse values that make no sense, before anything is spent."""
         budget = self.budget
         counts = {
-            "--concurrency": (self.concurrency, 1),
-            "--rpm": (self.rpm, 1),
-            "--tpm": (self.tpm, 1),
-            "--max-tokens": (self.max_tokens, 1),
-            "--max-prompt-tokens": (self.max_prompt_tokens, 1),
-            "--budget-calls": (budget.calls, 1),
-            "--budget-tokens": (budget.tokens, 1),
-            "--proof-examples": (self.proof_examples, 0),
-            "--seed": (self.seed, 0),
+            "--concurrency": (self.concurrency, 1, bound.MOST_CONCURRENCY),
+            "--rpm": (self.rpm, 1, bound.MOST_COUNT),
+            "--tpm": (self.tpm, 1, bound.MOST_COUNT),
+            "--max-tokens": (self.max_tokens, 1, bound.MOST_LENGTH),
+            "--max-prompt-tokens": (self.max_prompt_tokens, 1, bound.MOST_LENGTH),
+            "--budget-calls": (budget.calls, 1, bound.MOST_COUNT),
+            "--budget-tokens": (budget.tokens, 1, bound.MOST_COUNT),
+            "--proof-examples": (self.proof_examples, 0, bound.MOST_COUNT),
+            "--seed": (self.seed, 0, bound.MOST_SEED),
         }
-        for name, (count, least) in counts.items():
-            _check_count(name, count, least)
+        for name, (count, least, most) in counts.items():
+            bound.check_count(name, count, least, most)
         for name, amount in {"--budget-usd": budget.usd, "--budget-seconds": budget.seconds}.items():
-            if amount is not None and not number(amount, name) > 0:
+            if amount is not None and not bound.number(amount, name) > 0:
                 raise ConfigError(f"{name} is {amount}; it must be above 0")
         if (self.price_in is None) != (self.price_out is None):
             raise ConfigError("give both --price-in and --price-out, in dollars per million tokens")
         for name, price in {"--price-in": self.price_in, "--price-out": self.price_out}.items():
-            if price is not None and not number(price, name) >= 0:
+            if price is not None and not bound.number(price, name, bound.MOST_PRICE) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
-        if self.api_base is not None and not re.match(r"https?://[^/\s]", self.api_base):
-            raise ConfigError(f"--api-base is {self.api_base!r}; write it like http://127.0.0.1:8000/v1")
+        check_api_base(self.api_base, "--api-base")
+        if self.out is not None:
+            object.__setattr__(self, "out", Path(self.out))  # Python callers write it as text as well
         for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
             if (model := getattr(self, name)) is not None and not model.strip():
                 flag = "--" + name.replace("_", "-")
@@ -126,33 +127,11 @@ class Settings:
         return replace(self, budget=Budget(calls=DEFAULT_CALLS))
 
 
-def number_or_none(value: object, name: str) -> Decimal | None:
-    """Return a number that a user may have given, see `number`; None = was not given."""
-    return None if value is None else number(value, name)
-
-
-def number(value: object, name: str) -> Decimal:
-    """Return a number that a user gave, as text or as a number, exactly.
-
-    Raises:
-        ConfigError: it is none, or is not finite.
-    """
-    try:
-        exact = Decimal(str(value))
-    except InvalidOperation:
-        raise ConfigError(f"{name} is {value!r}; write a number, such as 2 or 0.50") from None
-    if not exact.is_finite():
-        raise ConfigError(f"{name} is {value}; write a finite number")
-    return exact
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if value is None:
+def check_api_base(value: object, name: str) -> None:
+    """Raise ConfigError unless `value` is an http(s) address, or None."""
+    if value is None or (isinstance(value, str) and re.match(r"https?://[^/\s]", value)):
         return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{name} is {value!r}; write a whole number")
-    if value < least:
-        raise ConfigError(f"{name} is {value}; it must be {'above 0' if least else 'at least 0'}")
+    raise ConfigError(f"{name} is {value!r}; write it like http://127.0.0.1:8000/v1")
 
 
 def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:

@@ -1,4 +1,7 @@
-"""Bytes of a text file to text: UTF-8, or what a byte order mark says; anything else is named with a way out."""
+"""Bytes of a text file to text: UTF-8, or what a byte order mark says; anything else is named with a way out.
+
+`unique` is for JSON within it.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,20 @@ def decode(raw: bytes, path: Path) -> str:
         line = text.count("\n", 0, text.index("\x00")) + 1
         raise ConfigError(f"{path}:{line}: holds a NUL character; save it as plain UTF-8 text")
     return text
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object from its keys and values, as `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} stands twice")
+        found[key] = value
+    return found
 
 
 def _not_utf8(raw: bytes, position: int, path: Path) -> ConfigError:

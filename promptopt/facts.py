@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import ModuleType
@@ -66,12 +67,7 @@ def check_callable(litellm: ModuleType, name: str, api_base: str | None) -> None
 
 def refuses(litellm: ModuleType, name: str, api_base: str | None, option: str, value: Any) -> bool:
     """Return whether a model is known to refuse an option."""
-    bare, provider, _, _ = litellm.get_llm_provider(wire_name(name, api_base))
-    try:
-        litellm.get_optional_params(model=bare, custom_llm_provider=provider, **{option: value})
-    except litellm.UnsupportedParamsError:
-        return True
-    return False
+    return _sent(litellm, wire_name(name, api_base), {option: value})[1] is None
 
 
 def is_unsent(litellm: ModuleType, option: str) -> bool:
@@ -123,12 +119,17 @@ def _is_installed(module: str) -> bool:
 
 def _takes(litellm: ModuleType, wire: str, **setting: Any) -> bool:
     """Return whether litellm would send a setting to the model."""
+    provider, sent = _sent(litellm, wire, setting)
+    return sent is not None and (bool(setting.keys() & sent.keys()) or provider not in ("openai", "azure"))
+
+
+def _sent(litellm: ModuleType, wire: str, setting: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
+    """Return the model's provider, and what litellm would send it for a setting; None = it is refused."""
     bare, provider, _, _ = litellm.get_llm_provider(wire)
     try:
-        taken = litellm.get_optional_params(model=bare, custom_llm_provider=provider, **setting)
+        return provider, litellm.get_optional_params(model=bare, custom_llm_provider=provider, **setting)
     except litellm.UnsupportedParamsError:
-        return False
-    return bool(setting.keys() & taken.keys()) or provider not in ("openai", "azure")
+        return provider, None
 
 
 def _sees_images(litellm: ModuleType, name: str) -> bool | None:

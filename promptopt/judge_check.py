@@ -18,6 +18,7 @@ from typing import Any
 from promptopt import data, folder, scoring
 from promptopt.agreement import Agreement, Estimate, Noise, agreement, noise
 from promptopt.asking import N_ROUNDS, RunState
+from promptopt.bound import check_count
 from promptopt.config import Settings, check_same
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, TooManyMissing, TransientError
 from promptopt.gate import Gate
@@ -37,6 +38,7 @@ from promptopt.types import Budget, Example, Prompt, Request, Role, digest
 
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _N_SHOWN = 5
+_MOST_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,7 @@ def make_check(rubric: str, source: Path, settings: Settings, *, repeats: int = 
     """
     if repeats < 1:
         raise ConfigError(f"--repeats is {repeats}; each reply is rated at least once, and twice to see noise")
+    check_count("--repeats", repeats, 1, _MOST_REPEATS)
     metric = load(rubric if rubric.startswith(PREFIX) else PREFIX + rubric)
     rows, notes = load_labelled(source)
     if settings.budget == Budget():

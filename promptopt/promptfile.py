@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 
 from promptopt import chatfile, template
-from promptopt.decoding import decode
+from promptopt.decoding import decode, unique
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import KEEP_MARK, Demo, Prompt
 
@@ -278,19 +278,12 @@ def _block(place: _Place, i_start: int) -> tuple[object, int]:
         raise place.error(i_start, f"block {marker} is not closed; end it with a line {_FENCE}")
     text = "\n".join(place.lines[i_start + 1 : i_end])
     try:
-        return json.loads(text, object_pairs_hook=_unique), i_end + 1
+        return json.loads(text, object_pairs_hook=unique), i_end + 1
     except json.JSONDecodeError as error:
         message = f"block {marker} holds no JSON ({error.msg}, column {error.colno}); correct it"
         raise place.error(i_start + error.lineno, message) from error
     except (ValueError, RecursionError) as error:
         raise place.error(i_start + 1, f"block {marker} cannot be read ({error}); correct it") from error
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("a key stands twice")
-    return record
 
 
 def _demos(place: _Place, i_line: int) -> tuple[Demo, ...]:

@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import Any, get_args
 
 from promptopt import models_file
-from promptopt.config import Settings, number
+from promptopt.bound import MOST_AMOUNT, MOST_LENGTH, MOST_PRICE, number
+from promptopt.config import Settings, check_api_base
 from promptopt.errors import ConfigError, nearest
 from promptopt.facts import Facts, is_unsent, refuses
 from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm
@@ -25,6 +26,7 @@ _TAKEN = {
     "model": "name it with --model, --optimizer-model, --judge-model or --embedding-model",
     "messages": "they come from the prompt",
     "input": "it comes from the data",
+    "custom_llm_provider": "write it in front of the model's name, as provider/name",
     "api_key": "keys are read from the environment, so that none is stored",
     "stream": "whole answers are read",
     "n": "each answer is a call of its own",
@@ -37,7 +39,6 @@ _TAKEN = {
     "drop_params": "an option that is dropped in silence would make the record of a run wrong",
     "additional_drop_params": "an option that is dropped in silence would make the record of a run wrong",
     "base_url": "write api_base",
-    "custom_llm_provider": "it is part of the model's name: provider/name",
     "stream_options": "whole answers are read",
     "best_of": "each answer is a call of its own",
     "encoding_format": "vectors are read as numbers",
@@ -87,7 +88,7 @@ def read_options(pairs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def check_roles(options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ConfigError where options are for no role, or not for the user to set."""
+    """Raise ConfigError where options are for no role, not for the user to set, or nothing that can be sent."""
     for role, given in options.items():
         if role not in ROLES:
             raise ConfigError(f"--set-model {role}.{next(iter(given), '')}: no such role; {nearest(role, ROLES)}")
@@ -97,6 +98,7 @@ def check_roles(options: Mapping[str, Mapping[str, Any]]) -> None:
             for inner in value if name == "extra_body" and isinstance(value, dict) else ():  # options all the same
                 if reason := "write it outside of extra_body" if inner in FIELDS else _objection(str(inner)):
                     raise ConfigError(f"--set-model {role}.{name}: {inner}: {reason}")
+            _json(role, name, value)
 
 
 def _objection(name: str) -> str:
@@ -109,7 +111,7 @@ def _objection(name: str) -> str:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -157,6 +159,7 @@ def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts])
     given = dict(settings.model_options.get(role, {}))
     question = digest(name, role, settings.api_base, given)
     api_base = given.pop("api_base", settings.api_base)
+    check_api_base(api_base, f"--set-model {role}.api_base")
     own_prices = _own_prices(role, given.pop("price_in", None), given.pop("price_out", None))
     prices = own_prices or (settings.prices if name == settings.model else None)
     spec = find_model(
@@ -177,8 +180,15 @@ def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts])
             options[key] = value
     if question not in known:
         _check_taken(spec, role, {key: value for key, value in (fields | options).items() if value is not None})
-    ordered = tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in options.items()))
+    ordered = tuple(sorted((key, _json(role, key, value)) for key, value in options.items()))
     return replace(spec, **fields, options=ordered, question=question, is_remembered=question in known)
+
+
+def _json(role: str, name: str, value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"--set-model {role}.{name}: no JSON can carry its value ({error})") from error
 
 
 def _own_prices(role: str, price_in: object, price_out: object) -> tuple[Decimal, Decimal] | None:
@@ -186,7 +196,7 @@ def _own_prices(role: str, price_in: object, price_out: object) -> tuple[Decimal
         raise ConfigError(f"--set-model: give both {role}.price_in and {role}.price_out, in dollars per million")
     if price_in is None:
         return None
-    prices = [number(price, f"--set-model {role}.price") for price in (price_in, price_out)]
+    prices = [number(price, f"--set-model {role}.price", MOST_PRICE) for price in (price_in, price_out)]
     if min(prices) < 0:
         raise ConfigError(f"--set-model {role}.price is {min(prices)}; a price is at least 0 dollars per million")
     return prices[0] / 1_000_000, prices[1] / 1_000_000
@@ -202,7 +212,7 @@ def _field(role: str, name: str, value: object) -> Any:
         if not 0 <= exact <= 2:
             raise ConfigError(f"{flag} is {value}; it must lie between 0 and 2, or be none")
         return exact
-    exact = float(number(value, flag))
+    exact = float(number(value, flag, MOST_LENGTH if name == "max_tokens" else MOST_AMOUNT))
     if name == "max_tokens" and (exact != int(exact) or exact < 1):
         raise ConfigError(f"{flag} is {value}; write a whole number above 0")
     if exact <= 0:
@@ -216,7 +226,14 @@ def _check_taken(spec: ModelSpec, role: str, options: Mapping[str, Any]) -> None
     for name, value in options.items():
         if not spec.is_simulated and name not in FIELDS and is_unsent(load_litellm(), name):
             raise ConfigError(f"--set-model {role}.{name}: litellm keeps it to itself, so no model would see it")
-        if name not in own and _refuses(spec, name, value):
+        try:
+            is_refused = name not in own and _refuses(spec, name, value)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # within litellm
+            raise ConfigError(
+                f"--set-model {role}.{name}={value}: litellm cannot read the value ({error}); write it as the "
+                "provider documents it"
+            ) from error
+        if is_refused:
             raise ConfigError(
                 f"--set-model {role}.{name}={value}: {spec.name} does not take it; leave it out"
                 + (", or write none" if name == "temperature" else "")

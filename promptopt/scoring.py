@@ -18,6 +18,7 @@ import numpy as np
 
 from promptopt import folder
 from promptopt.asking import RunState
+from promptopt.bound import check_count
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, ProviderError, TaskError, nearest
 from promptopt.evaluation import fill_cells, keep_paid, task_request
@@ -145,8 +146,7 @@ class Evaluating:
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"--split {split}: {nearest(split, SPLITS)}")
-        if n_examples is not None and n_examples < 1:
-            raise ConfigError(f"--examples is {n_examples}; it must be above 0")
+        check_count("--examples", n_examples, 1)
         self.task, self.settings, self.split = task, settings, split
         self.examples = _drawn(task, split, n_examples, settings.seed)
         _check_scored(task, self.examples)

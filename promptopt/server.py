@@ -44,6 +44,7 @@ FAULTS: Mapping[str, str] = {
 }
 _MAX_BODY = 16 * 2**20  # bytes; prompts with many demonstrations are long
 _HANG_S = 3600.0
+_LEAST = 0.001  # of rates and seconds; what is far below makes waits endless
 _CLOSE_S = 0.5  # that replies on their way have when the server ends
 _PAGE = "<html><head><title>Please wait</title></head><body><h1>Please wait</h1></body></html>\n"
 
@@ -93,7 +94,7 @@ class ServerOptions:
         for name in ("calls_per_second", "tokens_per_minute", "max_seconds"):
             value = getattr(self, name)
             if value is not None:
-                _check(name, value, is_right=value > 0, wanted="above 0")
+                _check(name, value, is_right=value >= _LEAST, wanted=f"at least {_LEAST}")
         _check(
             "jitter_ms", self.jitter_ms, is_right=self.jitter_ms <= self.latency_ms, wanted="at most --latency-ms"
         )

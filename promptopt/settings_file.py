@@ -9,6 +9,7 @@ then the front matter, then `promptopt.toml` in the working folder.
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,14 +50,13 @@ def read(path: Path, command: str, keys: Sequence[str], repeated: Sequence[str])
         ConfigError: the file cannot be read, is no TOML, or has a key that no command knows.
     """
     table = _load(path)
+    for key in (*COMMANDS, RECORD):
+        if not isinstance(table.get(key, {}), dict):
+            kind = "a command; write its options into" if key in COMMANDS else "the record of a run, which is"
+            raise ConfigError(f"{path}: {key} is {kind} a table [{key}]")
     table.pop(RECORD, None)
-    own: dict[str, Any] = {}
-    for key, value in (*table.items(), *table.get(command, {}).items()):
-        name = key.replace("_", "-")
-        if name not in COMMANDS:
-            own[name] = value
-        elif not isinstance(value, dict):
-            raise ConfigError(f"{path}: {key} is a command; write its options into a table [{key}]")
+    pairs = (*table.items(), *table.get(command, {}).items())
+    own = {key.replace("_", "-"): value for key, value in pairs if key not in COMMANDS}
     for other in COMMANDS:
         _check_keys(path, table.get(other, {}), keys if other == command else promptfile.OPTION_KEYS)
     _check_keys(path, [key for key in table if key not in COMMANDS], (*promptfile.OPTION_KEYS, *keys))
@@ -69,7 +69,7 @@ def read(path: Path, command: str, keys: Sequence[str], repeated: Sequence[str])
 
 def front_matter(path: Path, keys: Sequence[str], repeated: Sequence[str]) -> tuple[dict[str, Said], set[str]]:
     """Return the options in a prompt file's front matter, and which data options stand there as well."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}, set()  # the command itself says what is wrong
     file = promptfile.read(path)
     said = {
@@ -91,7 +91,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: no such file; `promptopt init` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a whole number may be too long to be read
         raise ConfigError(f"{path}: is not TOML ({error}); write lines like `budget-calls = 600`") from error
 
 
@@ -109,7 +109,7 @@ def _value(path: Path, key: str, value: Any, *, is_repeated: bool) -> str | bool
     if isinstance(value, bool):
         return value
     if isinstance(value, (str, int, float)):
-        return _beside(path, str(value)) if key in _PATHS else str(value)
+        return _beside(path, _text(path, key, value)) if key in _PATHS else _text(path, key, value)
     raise ConfigError(f"{path}: {key} needs one value, not a {type(value).__name__}")
 
 
@@ -118,10 +118,19 @@ def _pairs(path: Path, key: str, value: Any, prefix: str = "") -> Iterator[str]:
     if not isinstance(value, dict):
         if not prefix and not isinstance(value, str):
             raise ConfigError(f"{path}: {key} needs texts or a table [{key}], not a {type(value).__name__}")
-        yield f"{prefix}={value if isinstance(value, str) else json.dumps(value)}" if prefix else value
+        text = _text(path, f"{key} {prefix}", value)
+        yield f"{prefix}={text}" if prefix else text
         return
     for name, inner in value.items():
         yield from _pairs(path, key, inner, f"{prefix}.{name}" if prefix else name)
+
+
+def _text(path: Path, place: str, value: Any) -> str:
+    """Return a TOML value as text: itself, or JSON; `place` names it in messages."""
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:  # a date; a whole number of thousands of digits
+        raise ConfigError(f"{path}: {place} cannot be read ({error}); write it as text, in quotes") from error
 
 
 def _beside(path: Path, value: str) -> str:
@@ -130,4 +139,4 @@ def _beside(path: Path, value: str) -> str:
     file, colon, rest = value.removeprefix(judge).partition(":")
     beside = path.parent / file
     is_here = path.parent == Path() or Path(file).is_absolute()
-    return value if is_here or not file or not beside.exists() else f"{judge}{beside}{colon}{rest}"
+    return value if is_here or not file or not os.path.exists(beside) else f"{judge}{beside}{colon}{rest}"

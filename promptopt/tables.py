@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
-from promptopt.decoding import decode
+from promptopt.decoding import decode, unique
 from promptopt.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -183,7 +183,7 @@ def _json_remedy(text: str) -> str:
 def _json(path: Path, text: str, line: int | None, remedy: str) -> object:
     """Return the value that `text` is, which stands on `line` of its file; None = it is the whole file."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         place = f"{path}:{line or error.lineno}:{error.colno}"
         raise ConfigError(f"{place}: not JSON ({error.msg}); {remedy}") from error
@@ -192,13 +192,6 @@ def _json(path: Path, text: str, line: int | None, remedy: str) -> object:
         raise ConfigError(
             f"{place}: cannot be read ({error}); correct the {'line' if line else 'file'}"
         ) from error
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-    if twice:
-        raise ValueError(f"key {twice[0]!r} stands twice")
-    return dict(pairs)
 
 
 def _refuse_constant(name: str) -> object:

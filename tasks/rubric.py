@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptopt.decoding import decode
 from promptopt.errors import ConfigError, TaskError
 from promptopt.template import render_inputs, substitute
 from promptopt.types import Example, Message, Score, digest
@@ -139,15 +140,9 @@ def _text(name: str, path: Path) -> str:
     except (OSError, ValueError) as error:
         raise ConfigError(f"metric {name!r}: cannot read {path} ({error}); check the path") from error
     try:
-        text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"metric {name!r}: {path}:{line} is not UTF-8; save the rubric as plain text") from error
-    if "\x00" in text:
-        line = text.count("\n", 0, text.index("\x00")) + 1
-        raise ConfigError(
-            f"metric {name!r}: {path}:{line} holds NUL bytes, so it is no text; save it as plain text"
-        )
+        text = decode(raw, path).replace("\r\n", "\n").replace("\r", "\n")
+    except ConfigError as error:
+        raise ConfigError(f"metric {name!r}: {error}") from error
     if len(text) > _MAX_CHARACTERS:
         raise ConfigError(
             f"metric {name!r}: {path} has {len(text)} characters, and every rating would show them; write a "

@@ -56,6 +56,13 @@ def test_inside_a_running_loop_and_awaited() -> None:
     assert first.out != second.out
 
 
+def test_a_folder_is_named_by_text_or_path(tmp_path: Path) -> None:
+    found = promptopt.evaluate(SUPPORT, "support", model="sim", examples=3, out="folder")
+    again = promptopt.evaluate(SUPPORT, "support", model="sim", examples=3, out=tmp_path / "folder")
+    assert (found.out, found.paid_calls, again.paid_calls) == ("folder", 3, 0)
+    assert Settings("sim", out="here").out == Path("here")  # type: ignore[arg-type]
+
+
 def test_ways_to_name_prompt_and_task() -> None:
     text = SUPPORT.read_text(encoding="utf-8")
     prompts = (SUPPORT, text)

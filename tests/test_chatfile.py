@@ -198,12 +198,27 @@ def test_keep_marks_come_back() -> None:
     assert json.loads(format_chat(odd, ("text",), "text", ".json"))[0] == {"role": "system", "content": "A"}
 
 
+# A value of 9**9 texts, were its aliases followed.
+BOMB = "- role:\n  - &a [x, x]\n" + "".join(
+    f"  - &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
 WRONG = [
     (".json", "[", "p:1:2: not JSON (Expecting value); write a list of messages"),
     (".json", "[" * 100_000, "p: cannot be read (maximum recursion depth exceeded"),
     (".json", "[]", "p: a prompt in .json is a list of messages, [{"),
     (".json", '{"messages": []}', "write the list under 'messages' alone"),
+    (
+        ".json",
+        '[{"role": "system", "role": "user", "content": "x"}]',
+        "p: cannot be read (key 'role' stands twice)",
+    ),
     (".yaml", "- role: user\n  content: [", "p:2: not YAML (expected the node content"),
+    (".yaml", "- role: user\n  content: !!bool foo", "p:2: not YAML (found a value that is no bool)"),
+    (".yaml", "- role: user\n  content: !!timestamp foo", "p:2: not YAML (found a value that is no timestamp)"),
+    (".yaml", "- role: !!int ''\n  content: x", "p:1: not YAML (found a value that is no int)"),
+    (".yaml", BOMB, "p:3: not YAML (aliases are not read: write each text out)"),
+    (".json", json.dumps([{"role": [9] * 9, "content": ""}]), "p: message 1: role is a list; write one of system"),
     (".yaml", "Sort the message.", "p: a prompt in .yaml is a list of messages"),
     (".yml", "- role: user\n  content: 5\n", "p: message 1: content is a int; write it as text, in quotes"),
     (

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from promptopt.config import Settings, load_prompt, load_task, number, set_initial
+from promptopt.bound import number
+from promptopt.config import Settings, load_prompt, load_task, set_initial
 from promptopt.errors import ConfigError
 from promptopt.promptfile import parse
 from promptopt.types import Budget, Prompt
@@ -35,6 +37,27 @@ def test_amounts_are_finite_and_positive(value: object) -> None:
     for budget in (Budget(usd=value), Budget(seconds=value)):  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=r"^--budget-(usd|seconds) is "):
             Settings("sim", budget=budget)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"budget": Budget(usd=1e30)},
+        {"budget": Budget(seconds=2e9)},
+        {"budget": Budget(calls=10**400)},
+        {"budget": Budget(tokens=2 * 10**12)},
+        {"price_in": Decimal("1e30"), "price_out": 1},
+        {"price_in": 1, "price_out": 2_000_000},
+        {"concurrency": 10**5},
+        {"max_tokens": 10**7},
+        {"max_prompt_tokens": 10**7},
+        {"seed": 2**63},
+    ],
+    ids=str,
+)
+def test_numbers_are_bounded(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"must be at most \d+"):
+        Settings("sim", **fields)
 
 
 def test_prices() -> None:

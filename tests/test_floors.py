@@ -28,6 +28,7 @@ FLOORS = {
         "stats",
         "agreement",
         "option",
+        "bound",
         "plugin",
     },
     2: {"providers", "gateway", "pacing", "facts", "reply", "failure", "simulator", "protocol"},

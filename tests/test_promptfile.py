@@ -138,7 +138,7 @@ def test_a_prompt_that_cannot_be_rendered_is_written_and_refused_on_reading() ->
         ('a\n```demo\n{"input": \n oops}\n```', 4, "holds no JSON"),
         ('a\n```demo\n{"input": "x", "output": "y"}\n```', 3, "has the shape"),
         ('a\n```demo\n{"input": {"a": 1}, "output": "y"}\n```', 3, "has the shape"),
-        ('a\n```demo\n{"input": {"a": "1", "a": "2"}, "output": "y"}\n```', 3, "a key stands twice"),
+        ('a\n```demo\n{"input": {"a": "1", "a": "2"}, "output": "y"}\n```', 3, "key 'a' stands twice"),
         ("a\n```demo\n" + "[" * 100_000 + "\n```", 3, "cannot be read"),
         ('a\n```demo\n{"input": {}, "output": "y"}\n```\n\nmore', 6, "move the text above"),
         ("```instruction\n3\n```", 1, "holds one JSON string"),

@@ -95,6 +95,15 @@ def test_texts_are_read_as_json_where_they_are() -> None:
         ({"task": {"timeout_s": -1}}, "it must be above 0"),
         ({"task": {"price_in": 1}}, "give both task.price_in and task.price_out"),
         ({"task": {"price_in": -1, "price_out": 1}}, "a price is at least 0"),
+        ({"task": {"price_in": 1e30, "price_out": 1}}, "task.price is 1e\\+30; it must be at most 1000000"),
+        ({"task": {"max_tokens": "1e400"}}, "it must be at most 1000000"),
+        ({"task": {"timeout_s": 1e30}}, "it must be at most"),
+        ({"task": {"api_base": 5}}, "task.api_base is 5; write it like http://"),
+        ({"optimizer": {"api_base": "localhost:8000"}}, "optimizer.api_base is 'localhost:8000'; write it like"),
+        ({"task": {"response_format": 5}}, "task.response_format=5: litellm cannot read the value"),
+        ({"task": {"custom_llm_provider": "azure"}}, "write it in front of the model's name"),
+        ({"task": {"top_p": float("nan")}}, "task.top_p: no JSON can carry its value"),
+        ({"task": {"stop": Path("x")}}, "task.stop: no JSON can carry its value"),
     ],
     ids=str,
 )
@@ -119,6 +128,10 @@ def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
 )
 def test_options_of_providers_are_taken(option: dict[str, Any]) -> None:
     assert dict(models(task=option)["task"].options).keys() == option.keys()
+
+
+def test_a_text_that_is_no_json_is_itself() -> None:
+    assert read_options({"task.x": "[" * 100_000}) == {"task": {"x": "[" * 100_000}}
 
 
 @pytest.mark.parametrize("key", ["temperature", "task.", ".x", "task"])

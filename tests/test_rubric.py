@@ -69,13 +69,20 @@ def test_a_file_is_loaded_with_its_name_and_digest(tmp_path: Path) -> None:
     assert rubrics.load(f"judge:{file}").digest != metric.digest
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_rubric_is_read_as_its_mark_says(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "rubric.md"
+    file.write_bytes("- Zoë is named.\r\n- Be short.\r\n".encode(encoding))
+    assert rubrics.load(f"judge:{file}").principles == ("Zoë is named.", "Be short.")
+
+
 WRONG: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, "cannot read .*rubric.md .*check the path"),
     "empty": (b"", "holds no principle; write each as a list item, or a paragraph"),
     "blank": (b" \n\n\t\n", "holds no principle"),
     "a title alone": (b"# Rubric\n## Tone\n", "holds no principle"),
-    "binary": (b"- ok\n\x00\x01", r"rubric.md:2 holds NUL bytes"),
-    "not UTF-8": (b"- ok\n- caf\xe9\n", r"rubric.md:2 is not UTF-8; save the rubric as plain text"),
+    "binary": (b"- ok\n\x00\x01", r"rubric.md:2: holds NUL bytes"),
+    "not UTF-8": (b"- ok\n- caf\xe9\n", r"rubric.md:2: byte 0xe9 .* is not UTF-8 .*iconv"),
     "too many": (b"- x\n" * 21, "holds 21 principles, and a judge is asked 20 at most"),
     "too long": (b"- " + b"x" * 20_001, "has 20003 characters, and every rating would show them"),
 }

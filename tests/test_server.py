@@ -326,6 +326,7 @@ def test_odd_replies_are_still_replies(kind: str) -> None:
         ({"fault_rate": 0.5, "faults": ("hagn",)}, "did you mean 'hang'"),
         ({"faults": ("500",)}, "--fault-rate"),
         ({"max_seconds": 0}, "--max-seconds"),
+        ({"calls_per_second": 1e-307}, "--calls-per-second is 1e-307; it must be at least 0.001"),
     ],
     ids=str,
 )

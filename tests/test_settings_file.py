@@ -10,14 +10,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 import typer
 from commandline import SUPPORT, Outcome, Runner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from promptopt import cli, promptfile
+from promptopt import cli, promptfile, settings_file
 from promptopt.api import prepare
 from promptopt.config import Settings
+from promptopt.errors import ConfigError
 
 PROMPT = "Sort the message: {{message}}"
 
@@ -129,6 +134,12 @@ WRONG = [
     ("unknown key of a table", TOML + "[evaluate]\nsplitt = 'dev'", r"unknown key 'splitt'; did you mean 'split'"),
     ("key of another command", TOML + "[optimize]\nfail-under = 0.5", r"unknown key 'fail-under'"),
     ("command as a value", TOML + "evaluate = 3", r"evaluate is a command; write its options into a table"),
+    ("a command as a value, the own one", TOML + "optimize = 3", r"optimize is a command; write its options into"),
+    ("the record as a value", TOML + "run = 3", r"run is the record of a run, which is a table \[run\]"),
+    ("a date among pairs", TOML + "[set]\nx = 2020-01-01", r"promptopt\.toml: set x cannot be read .*in quotes"),
+    ("a date in a list", TOML + "[set]\nx = [2020-01-01]", r"promptopt\.toml: set x cannot be read"),
+    ("an endless number", TOML + f"seed = {'9' * 5000}", r"promptopt\.toml: is not TOML .*4300 digits"),
+    ("a long hexadecimal", TOML + f"seed = 0x{'f' * 5000}", r"promptopt\.toml: seed cannot be read .*4300 digits"),
     ("not a number", TOML.replace("400", "'many'"), r"promptopt\.toml: budget-calls: "),
     ("a list for one value", TOML + "seed = [1]", r"promptopt\.toml: seed needs one value, not a list"),
     ("a table for one value", TOML + "[seed]\nx = 1", r"promptopt\.toml: seed needs one value, not a dict"),
@@ -158,6 +169,49 @@ def test_wrong_files_are_refused_before_anything_is_spent(
     assert message.count("\n") == 1
     assert re.search(says, message), message
     assert not (tmp_path / "here").exists()
+
+
+STRANGE = {
+    "date": "2020-01-01",
+    "infinite": "-inf",
+    "hexadecimal": f"0x{'f' * 5000}",
+    "tables": "[{a = 1}, {b = {c = 07:32:00}}]",
+    "nan in a table": "{task = {x = nan}}",
+    "empty": "''",
+    "odd characters": r"'a\u0000\u001b[31m'",
+    "long": f"'{'x/' * 3000}'",
+}
+
+
+@pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE)
+def test_no_value_of_any_key_ends_in_a_traceback(run: Runner, tmp_path: Path, value: str) -> None:
+    usual = {"prompt-file": "'prompt.md'", "data": "'support'", "model": "'sim'", "budget-calls": "300"}
+    for key in (*promptfile.OPTION_KEYS, "optimize", "evaluate", "run"):
+        lines = {**usual, key: value}
+        write(tmp_path, "\n".join(f"{name} = {text}" for name, text in lines.items()))
+        done = run("optimize", "--dry-run")
+        assert done.status in (0, 2), key
+        if done.status == 2:
+            message = done.err.replace("options from promptopt.toml\n", "")
+            assert re.match("(error|Usage): ", message), key
+            assert len(message) < 2200, key
+
+
+VALUES = st.recursive(
+    st.integers() | st.floats() | st.booleans() | st.dates() | st.times() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "x", "-", ""]), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*promptfile.OPTION_KEYS, "optimize", "evaluate", "run", "seeed"]), VALUES))
+def test_any_table_is_read_as_texts_or_refused(tmp_path_factory: pytest.TempPathFactory, table: Any) -> None:
+    path = tmp_path_factory.mktemp("settings") / "file.toml"
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+    with contextlib.suppress(ConfigError):
+        found = settings_file.read(path, "optimize", promptfile.OPTION_KEYS, ("set", "set-model", "image"))
+        for said in found.values():
+            assert isinstance(said.value, str | bool) or all(isinstance(text, str) for text in said.value)
 
 
 def test_binary_and_missing_files(run: Runner, tmp_path: Path) -> None:
