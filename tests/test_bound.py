@@ -16,7 +16,7 @@ COMMANDS = {"optimize": cli.optimize, "evaluate": cli.evaluate, "judge-check": c
 USUAL = {
     "optimize": "prompt.md --data rows.jsonl --model sim --budget-calls 300 --dry-run",
     "evaluate": "prompt.md --data rows.jsonl --model sim --dry-run",
-    "judge-check": "--rubric rubric.md --data rows.jsonl --model sim --budget-calls 3",
+    "judge-check": "--rubric rubric.md --data rows.jsonl --model sim --dry-run",
 }
 # Numbers that are texts at first, so that they are read exactly.
 DOLLARS = {"--budget-usd", "--confirm-above", "--price-in", "--price-out"}
