@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptopt import data, promptfile, template
+from promptopt.address import check_address
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
@@ -99,8 +100,8 @@ class Settings:
         for name, price in {"--price-in": self.price_in, "--price-out": self.price_out}.items():
             if price is not None and not number(price, name) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
-        if self.api_base is not None and not re.match(r"https?://[^/\s]", self.api_base):
-            raise ConfigError(f"--api-base is {self.api_base!r}; write it like http://127.0.0.1:8000/v1")
+        if self.api_base is not None:
+            check_address(self.api_base, "--api-base")
         for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
             if (model := getattr(self, name)) is not None and not model.strip():
                 flag = "--" + name.replace("_", "-")
