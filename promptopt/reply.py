@@ -24,6 +24,7 @@ _CUT_OFF = ("pause_turn", "model_context_window_exceeded")
 _FAILED = ("error", "ERROR", "network_error", "MALFORMED_RESPONSE")
 _ANSWER_KEYS = ("choices", "content", "output", "candidates", "message", "promptFeedback")
 _API = re.compile(r"\A([\w-]+/)(?:responses|v1|v2)/")
+OLLAMA = ("ollama/", "ollama_chat/")
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 
 
@@ -189,7 +190,7 @@ def model_info(litellm: ModuleType, name: str) -> dict[str, Any] | None:
 
     Models of a local Ollama are not looked up: litellm would ask the server.
     """
-    if name.startswith(("ollama/", "ollama_chat/")):
+    if name.startswith(OLLAMA):
         return None
     try:
         info: dict[str, Any] = dict(litellm.get_model_info(listed_name(name)))
