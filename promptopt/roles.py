@@ -105,6 +105,20 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
     return models
 
 
+def unused_models(settings: Settings, needs: frozenset[str]) -> list[str]:
+    """Return sentences on models that the user named and this run will not ask."""
+    named = {
+        "--optimizer-model": (settings.optimizer_model, "optimizer model"),
+        "--judge-model": (settings.judge_model, "judge"),
+        "--embedding-model": (settings.embedding_model, "embeddings"),
+    }
+    return [
+        f"{flag} {name} is not used: nothing in this run asks it"
+        for flag, (name, need) in named.items()
+        if name is not None and need not in needs
+    ]
+
+
 def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts]) -> ModelSpec:
     """Return a role's model with the user's settings of it; whether it takes them is known with its facts."""
     if is_simulator(name):
@@ -193,7 +207,7 @@ def _check_prices(models: Mapping[Role, ModelSpec], settings: Settings) -> None:
                 f"no known price for model {spec.name!r}, so --budget-usd cannot hold; give --price-in and "
                 "--price-out (dollars per million tokens), or limit --budget-calls or --budget-tokens instead"
             )
-    is_free = all(spec.price_in == 0 and spec.price_out == 0 for spec in models.values())
+    is_free = all(spec.is_free for spec in models.values())
     others = (budget.calls, budget.tokens, budget.seconds)
     if is_free and budget.usd is not None and others == (None, None, None):
         raise ConfigError(
