@@ -231,6 +231,9 @@ def verdict(result: Result) -> str:
     """Return the outcome in one plain sentence."""
     proof = result.improvement
     if proof is not None and result.best.prompt == result.initial.prompt:
+        if n := result.proposals["accepted"]:
+            what, which = (f"{n} prompts", "the last") if n > 1 else ("a prompt", "it")
+            return f"Not proven: the search accepted {what}, but {which} did not beat yours on more examples."
         return "Not proven: the search found no better prompt than yours."
     if proof is None:
         return {

@@ -186,7 +186,11 @@ def test_verdicts(tmp_path: Path) -> None:
     none = replace(unproven, smallest_provable=None)
     assert "no gain could have been proved" in verdict(replace(changed, improvement=none))
     same = replace(result, best=result.initial, improvement=unproven)
-    assert verdict(same) == "Not proven: the search found no better prompt than yours."
+    none_accepted, one, many = (replace(same, proposals={"tried": 9, "accepted": n}) for n in (0, 1, 3))
+    assert verdict(none_accepted) == "Not proven: the search found no better prompt than yours."
+    ending = "did not beat yours on more examples."
+    assert verdict(one) == f"Not proven: the search accepted a prompt, but it {ending}"
+    assert verdict(many) == f"Not proven: the search accepted 3 prompts, but the last {ending}"
     assert verdict(replace(result, improvement=None)).startswith("No proof")
     assert verdict(replace(result, improvement=None, status="failed")).startswith("Failed")
     assert verdict(replace(result, improvement=None, status="interrupted")).startswith("Interrupted")
