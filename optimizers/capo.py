@@ -136,6 +136,8 @@ class Capo:
         check_range(self, "population_size", at_least=2)
         check_range(self, "n_crossovers", "n_dev", "block_size", "max_blocks", "patience", at_least=1)
         check_range(self, "max_shots", "n_shown", "length_penalty", "shrinkage", at_least=0)
+        check_range(self, "alpha", above=0, below=1)
+        check_range(self, "eps", at_least=0, below=1)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: one step of the smallest population."""

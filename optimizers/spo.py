@@ -102,6 +102,7 @@ class Spo:
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
         check_votes(self.n_votes)
+        check_range(self, "n_votes", at_least=2)
         check_range(self, "n_rounds", at_least=2)  # the initial prompt is the first
         check_range(self, "n_samples", "word_limit", "patience", at_least=1)
         check_range(self, "n_remembered", "n_gate", at_least=0)

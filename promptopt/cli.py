@@ -304,7 +304,7 @@ def _run(
         return None
     screen = Screen(is_quiet=shows.quiet or shows.as_json)
     if is_costly(plan.forecast.worst_usd, shows.confirm_above, plan.models.values()):
-        confirm(plan.forecast.worst_usd)
+        confirm(plan.forecast.worst_usd, plan.models.values())
     run = Run(plan, front_matter=front_matter, announce=screen.start)
     try:
         result: Result = api.run_in_thread(run, screen.watch)

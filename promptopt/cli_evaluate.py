@@ -145,7 +145,7 @@ def _evaluate(
         screen.estimate()
         return None
     if is_costly(evaluating.estimate.worst_usd, shows.confirm_above, evaluating.models.values()):
-        confirm(evaluating.estimate.worst_usd)
+        confirm(evaluating.estimate.worst_usd, evaluating.models.values())
     try:
         found: Evaluation = api.run_in_thread(evaluating, screen.watch)
     except KeyboardInterrupt:

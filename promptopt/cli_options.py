@@ -27,7 +27,7 @@ Target = Annotated[str | None, typer.Option(help="column of the right answers [t
 BudgetTokens = Annotated[int | None, typer.Option(help="most tokens, in and out")]
 BudgetSeconds = Annotated[float | None, typer.Option(help="most seconds")]
 ConfirmAbove = Annotated[
-    str, typer.Option(help="on a terminal, ask first if the worst case is above these dollars")
+    str, typer.Option(help="on a terminal, ask first if it may cost more dollars; none = never")
 ]
 Concurrency = Annotated[int, typer.Option(help="calls in flight at most")]
 Rpm = Annotated[int | None, typer.Option(help="calls a minute at most, of each endpoint")]

@@ -23,11 +23,11 @@ class Shows:
     """What a run asks and prints.
 
     Args:
-        confirm_above: dollars above which a person is asked first.
+        confirm_above: dollars above which a person is asked first; None = never asked.
         config: settings file of the command line.
     """
 
-    confirm_above: Decimal
+    confirm_above: Decimal | None
     config: Path | None
     dry_run: bool
     as_json: bool
@@ -45,19 +45,37 @@ class Shows:
 
         if dry_run and as_json:
             raise ConfigError("--dry-run has no result to print as JSON; leave --json out")
-        limit = number(confirm_above, "--confirm-above")
+        limit = None if confirm_above.lower() == "none" else number(confirm_above, "--confirm-above")
         return Shows(limit, config, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
-def is_costly(worst_usd: Decimal | None, limit: Decimal, models: Iterable[ModelSpec]) -> bool:
-    """Return whether somebody sits there to be asked, and real models may cost more than the limit."""
+def is_costly(worst_usd: Decimal | None, limit: Decimal | None, models: Iterable[ModelSpec]) -> bool:
+    """Return whether somebody sits there to be asked, and real models may cost more than the limit.
+
+    Args:
+        worst_usd: None = there is no bound, or a price is unknown; what is not known to be free may cost much.
+        limit: None = nobody is to be asked.
+    """
     is_person = sys.stdin.isatty() and sys.stderr.isatty()
-    is_real = any(not spec.is_simulated for spec in models)
-    return is_person and is_real and worst_usd is not None and worst_usd > limit
+    costly = [spec for spec in models if not spec.is_simulated and _may_cost(spec)]
+    return is_person and limit is not None and bool(costly) and (worst_usd is None or worst_usd > limit)
 
 
-def confirm(worst_usd: Decimal | None) -> None:
+def _may_cost(spec: ModelSpec) -> bool:
+    """Return whether a model may cost money: it has a price, or none is known and the server is not one's own."""
+    from promptopt.address import is_local
+    from promptopt.reply import OLLAMA
+
+    if spec.price_in is not None:
+        return not spec.is_free
+    return not (spec.name.startswith(OLLAMA) if spec.api_base is None else is_local(spec.api_base))
+
+
+def confirm(worst_usd: Decimal | None, models: Iterable[ModelSpec] = ()) -> None:
     """Ask for leave to spend.
+
+    Args:
+        models: those of the run, which tell an unknown sum for want of a price from one without bound.
 
     Raises:
         ConfigError: it was not given.
@@ -65,10 +83,18 @@ def confirm(worst_usd: Decimal | None) -> None:
     from promptopt.errors import ConfigError
     from promptopt.screen import dollars
 
-    sys.stderr.write(f"this may cost up to {dollars(worst_usd)}; go on? [y/N] ")
+    what = f"this may cost up to {dollars(worst_usd)}"
+    if worst_usd is None:
+        unpriced = [spec.name for spec in models if spec.price_in is None]
+        why = f"the price of {unpriced[0]} is unknown" if unpriced else "no calls, tokens or dollars are limited"
+        what = f"this may cost any sum: {why}"
+    sys.stderr.write(f"{what}; go on? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise ConfigError("not started, nothing was spent; lower the budget, or raise --confirm-above")
+        raise ConfigError(
+            "not started, nothing was spent; lower the budget, tell the price (--price-in, --price-out), or raise "
+            "--confirm-above (none = never ask)"
+        )
 
 
 def print_json(text: str) -> None:

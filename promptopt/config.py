@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptopt import bound, data, promptfile, template
+from promptopt.address import check_address
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form
@@ -99,7 +100,7 @@ class Settings:
         for name, price in {"--price-in": self.price_in, "--price-out": self.price_out}.items():
             if price is not None and not bound.number(price, name, bound.MOST_PRICE) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
-        check_api_base(self.api_base, "--api-base")
+        check_address(self.api_base, "--api-base")
         if self.out is not None:
             object.__setattr__(self, "out", Path(self.out))  # Python callers write it as text as well
         for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
@@ -125,13 +126,6 @@ class Settings:
         if self.budget != Budget():
             return self
         return replace(self, budget=Budget(calls=DEFAULT_CALLS))
-
-
-def check_api_base(value: object, name: str) -> None:
-    """Raise ConfigError unless `value` is an http(s) address, or None."""
-    if value is None or (isinstance(value, str) and re.match(r"https?://[^/\s]", value)):
-        return
-    raise ConfigError(f"{name} is {value!r}; write it like http://127.0.0.1:8000/v1")
 
 
 def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +17,10 @@ from promptopt.reply import list_prices, model_info
 _RESPONSES_API, _VERTEX = ("mcp", "responses"), ("google.auth", "vertex")
 # Controls of litellm's own that say how a model is reached, or what may be sent to it.
 _NEEDED = ("api_version", "region_name", "ssl_verify", "allowed_openai_params", "supports_system_message")
+# What litellm names as missing though it has a default for it, and the provider for which one of the keys will do.
+_OPTIONAL, _EITHER_KEY = ("OLLAMA_API_BASE",), "gemini"
+# Kinds of models, as litellm's table names them, that reply to chats.
+_CHATS = ("chat", "completion", "responses")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,15 @@ def check_callable(litellm: ModuleType, name: str, api_base: str | None) -> None
     _check_packages(litellm, name, api_base)
 
 
+def check_kind(litellm: ModuleType, name: str, is_embedding: bool) -> None:
+    """Raise ConfigError if litellm knows a model as one that cannot do what its role asks of it."""
+    kind = (model_info(litellm, name) or {}).get("mode")
+    if kind is None or (kind == "embedding" if is_embedding else kind in _CHATS):
+        return
+    wanted = "gives no word vectors; name an embedding model" if is_embedding else "is none that chats; name one"
+    raise ConfigError(f"model {name!r} {wanted} (litellm lists it as {kind})")
+
+
 def refuses(litellm: ModuleType, name: str, api_base: str | None, option: str, value: Any) -> bool:
     """Return whether a model is known to refuse an option."""
     return _sent(litellm, wire_name(name, api_base), {option: value})[1] is None
@@ -89,10 +103,12 @@ def _check_name_and_key(litellm: ModuleType, name: str) -> None:
             f"model {name!r} is unknown: {hint} Write provider/name as litellm does (openai/gpt-5-mini), "
             "`sim` for the simulator, or add --api-base for your own server"
         ) from error
-    missing = litellm.validate_environment(name)
-    if not missing["keys_in_environment"] and missing["missing_keys"]:
-        names = " or ".join(missing["missing_keys"])
-        raise ConfigError(f"model {name!r} ({provider}) needs a key: set {names} in the environment")
+    found = litellm.validate_environment(name)  # its keys are empty where the environment has what is needed
+    missing = [key for key in found["missing_keys"] if key not in os.environ and key not in _OPTIONAL]
+    if missing:
+        names = (" or " if provider == _EITHER_KEY else " and ").join(missing)
+        what = "a key" if all("KEY" in key or "TOKEN" in key for key in missing) else "settings"
+        raise ConfigError(f"model {name!r} ({provider}) needs {what}: set {names} in the environment")
 
 
 def _check_packages(litellm: ModuleType, name: str, api_base: str | None) -> None:

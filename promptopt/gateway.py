@@ -103,6 +103,7 @@ class Gateway:
         self.deadlines: dict[Phase, float] = {}
         self.n_failed = 0
         self.last_failure = ""
+        self._unmended = ""
         self.n_from_journal = 0
 
     async def answer_all(self, calls: Sequence[Call]) -> list[Response | BaseException]:
@@ -232,10 +233,12 @@ class Gateway:
             response = await self._send(call, timeout_s)
         except Exception as error:
             self.n_failed += 1
-            self.last_failure = f"{type(error).__name__}: {error}"
+            if not isinstance(error, BudgetExhausted):  # which is no failure of the endpoint
+                self.last_failure = self._unmended = f"{type(error).__name__}: {error}"
             self._journal.end_attempt(attempt_id, type(error).__name__, str(error))
             await self._journal.committed()
             raise
+        self._unmended = ""
         response = replace(response, text=storable(response.text))  # live and journaled must be the same
         self._journal.end_attempt(attempt_id, "ok")
         kept = call.request.messages if call.keeps_request else None
@@ -251,7 +254,7 @@ class Gateway:
                 return await transport.send(call.request, call.timeout_s)
         except (TimeoutError, CallTimedOut) as error:
             if call.phase in self.deadlines and time.monotonic() >= self.deadlines[call.phase]:
-                raise BudgetExhausted("budget exhausted: the time is over") from error
+                raise self._time_over() from error
             raise CallTimedOut(f"no reply from {call.request.model} within {timeout_s:.0f} s") from error
 
     def _time_left(self, call: Call) -> float:
@@ -262,8 +265,13 @@ class Gateway:
             return call.timeout_s
         left_s = deadline - time.monotonic()
         if left_s <= 0:
-            raise BudgetExhausted("budget exhausted: the time is over")
+            raise self._time_over()
         return min(call.timeout_s, left_s)
+
+    def _time_over(self) -> BudgetExhausted:
+        """Return the error that ends a phase, with the last failure if no answer has come since it."""
+        failure = f"; the last attempt failed: {self._unmended}" if self._unmended else ""
+        return BudgetExhausted(f"budget exhausted: the time is over{failure}")
 
 
 def leaves_a_gap(error: BaseException) -> bool:

@@ -16,8 +16,8 @@ from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount
 from promptopt.providers import ModelSpec
-from promptopt.roles import check_images, find_models
-from promptopt.sizing import PROOF_SHARE, Forecast, Sizing, share
+from promptopt.roles import check_images, find_models, unused_models
+from promptopt.sizing import MOST_CALLS, PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Candidate, Example, Role, digest
 
@@ -143,7 +143,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     needs = _needs(optimizer, task, settings)
     models = find_models(settings, needs, ("task", "optimizer"))
     _check_needs(name, optimizer, task)
-    said += check_images(task, models)
+    said += [*unused_models(settings, needs), *check_images(task, models)]
     if "log-probabilities" in needs:
         seen = task if task.is_scored else task.without_targets()
         models["task"] = _with_logprobs(models["task"], name, optimizer, seen)
@@ -309,7 +309,9 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
 
 def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> None:
     """Raise ConfigError, with the least budget that works, where the search cannot even start."""
-    search = limit.minus(sizing.proof(limit)[0])
+    search, minimum = limit.minus(sizing.proof(limit)[0]), sizing.optimizer.minimum_calls()
+    if minimum > MOST_CALLS:
+        raise ConfigError(f"{name} needs at least {minimum:,} calls with these options; lower its sizes (--set)")
     if sizing.can_search(search):
         return
     budget = sizing.settings.budget
@@ -322,7 +324,7 @@ def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> No
     n = max(0, sizing.search_calls(search))
     raise ConfigError(
         f"the budget is too small: besides a proof on {n_proof} examples it affords the search about {n} calls; "
-        f"{name} needs at least {sizing.optimizer.minimum_calls()}, and each is held at its worst case: give at "
+        f"{name} needs at least {minimum}, and each is held at its worst case: give at "
         f"least {' and '.join(short) or 'more'}" + (", or lower --proof-examples" if n_proof else "")
     )
 

@@ -21,8 +21,11 @@ async def probe(state: RunState, lease: Lease) -> None:
     calls = [state.call(spec.request((Message("user", _QUESTION),)), role) for role, spec in roles.items()]
     outcomes = await ask_all(state, lease, "probe", calls)
     for (role, spec), outcome in zip(roles.items(), outcomes, strict=True):
+        if isinstance(outcome, TransientError):
+            raise ConfigError(f"the {role} model {spec.name} cannot be reached: {outcome}; try again later")
         if isinstance(outcome, ProviderError):
             options = {"temperature": spec.temperature, "max_tokens": spec.max_tokens, **dict(spec.options)}
             said = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
-            remedy = "try again later" if isinstance(outcome, TransientError) else f"see --set-model {role}.X=..."
-            raise ConfigError(f"the {role} model {spec.name} refuses a call with {said}: {outcome}; {remedy}")
+            raise ConfigError(
+                f"the {role} model {spec.name} refuses a call with {said}: {outcome}; see --set-model {role}.X=..."
+            )

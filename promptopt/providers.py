@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from promptopt import image
 from promptopt.errors import ServerFailed
-from promptopt.facts import Facts, check_callable, look_up, wire_name
+from promptopt.facts import Facts, check_callable, check_kind, look_up, wire_name
 from promptopt.failure import classify
 from promptopt.ledger import Amount
 from promptopt.reply import (
@@ -114,6 +114,11 @@ class ModelSpec:
         """Dollars per input and per output token; None = unknown."""
         return self.price_in, self.price_out
 
+    @property
+    def is_free(self) -> bool:
+        """Whether both prices are known to be 0."""
+        return self.price_in == 0 and self.price_out == 0
+
     def request(self, messages: tuple[Message, ...], sample: str = "") -> Request:
         """Return the request that asks this model."""
         return Request(
@@ -170,7 +175,10 @@ def find_model(
 
         facts = Facts(PRICE_IN, PRICE_OUT, takes_logprobs=True)
     elif facts is None:
-        facts = look_up(load_litellm(), name, _temperature(role), api_base)
+        litellm = load_litellm()
+        if api_base is None:  # behind an address, a name means what its server says
+            check_kind(litellm, name, role == "embedding")
+        facts = look_up(litellm, name, _temperature(role), api_base)
     default = MAX_TOKENS_WRITER if role == "optimizer" or facts.is_reasoning else MAX_TOKENS_TASK
     is_embedding = role == "embedding"
     return ModelSpec(
@@ -197,6 +205,7 @@ def load_litellm() -> ModuleType:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)  # of replies in odd forms
+    warnings.filterwarnings("ignore", r"Items? .* on TypedDict class ", UserWarning)  # of some providers' records
     with warnings.catch_warnings():
         # Its records are built at first use and warn then; where warnings are errors, every call would fail.
         warnings.simplefilter("ignore")

@@ -28,6 +28,7 @@ _MOST_TOKENS, _MOST_USD = 10**12, 10**9
 # What litellm raises where a part of a reply has another type than it should.
 _MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _API = re.compile(r"\A([\w-]+/)(?:responses|v1|v2)/")
+OLLAMA = ("ollama/", "ollama_chat/")
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL)
 
 
@@ -212,7 +213,7 @@ def model_info(litellm: ModuleType, name: str) -> dict[str, Any] | None:
 
     Models of a local Ollama are not looked up: litellm would ask the server.
     """
-    if name.startswith(("ollama/", "ollama_chat/")):
+    if name.startswith(OLLAMA):
         return None
     try:
         info: dict[str, Any] = dict(litellm.get_model_info(listed_name(name)))

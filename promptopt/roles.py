@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any, get_args
 
 from promptopt import models_file
+from promptopt.address import check_address
 from promptopt.bound import MOST_AMOUNT, MOST_LENGTH, MOST_PRICE, number
-from promptopt.config import Settings, check_api_base
+from promptopt.config import Settings
 from promptopt.errors import ConfigError, nearest
 from promptopt.facts import Facts, is_unsent, refuses
 from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm
@@ -150,6 +151,20 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
     return models
 
 
+def unused_models(settings: Settings, needs: frozenset[str]) -> list[str]:
+    """Return sentences on models that the user named and this run will not ask."""
+    named = {
+        "--optimizer-model": (settings.optimizer_model, "optimizer model"),
+        "--judge-model": (settings.judge_model, "judge"),
+        "--embedding-model": (settings.embedding_model, "embeddings"),
+    }
+    return [
+        f"{flag} {name} is not used: nothing in this run asks it"
+        for flag, (name, need) in named.items()
+        if name is not None and need not in needs
+    ]
+
+
 def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts]) -> ModelSpec:
     """Return a role's model with the user's settings of it; whether it takes them is known with its facts."""
     if is_simulator(name):
@@ -159,7 +174,7 @@ def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts])
     given = dict(settings.model_options.get(role, {}))
     question = digest(name, role, settings.api_base, given)
     api_base = given.pop("api_base", settings.api_base)
-    check_api_base(api_base, f"--set-model {role}.api_base")
+    check_address(api_base, f"--set-model {role}.api_base")
     own_prices = _own_prices(role, given.pop("price_in", None), given.pop("price_out", None))
     prices = own_prices or (settings.prices if name == settings.model else None)
     spec = find_model(
@@ -255,7 +270,7 @@ def _check_prices(models: Mapping[Role, ModelSpec], settings: Settings) -> None:
                 f"no known price for model {spec.name!r}, so --budget-usd cannot hold; give --price-in and "
                 "--price-out (dollars per million tokens), or limit --budget-calls or --budget-tokens instead"
             )
-    is_free = all(spec.price_in == 0 and spec.price_out == 0 for spec in models.values())
+    is_free = all(spec.is_free for spec in models.values())
     others = (budget.calls, budget.tokens, budget.seconds)
     if is_free and budget.usd is not None and others == (None, None, None):
         raise ConfigError(

@@ -32,7 +32,7 @@ from promptopt.plan import model_identity, plugged_identity, predict_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import worst_score
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
-from promptopt.roles import check_images, find_models
+from promptopt.roles import check_images, find_models, unused_models
 from promptopt.run import make_transports
 from promptopt.sizing import ANSWER_WORDS, RATING_WORDS
 from promptopt.task import Task
@@ -152,7 +152,7 @@ class Evaluating:
         _check_scored(task, self.examples)
         needs = frozenset() if task.judged is None else frozenset({"judge"})
         self.models = find_models(settings, needs, ("task",))
-        self.notes = (*notes, *check_images(task, self.models))
+        self.notes = (*notes, *unused_models(settings, needs), *check_images(task, self.models))
         self.folder = settings.out or folder.new_folder(f"{task.name}-evaluate")
         self.stop = Stop()
         self.state: RunState | None = None

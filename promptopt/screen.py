@@ -84,7 +84,8 @@ class Screen:
         table.add_row("all", "expected", f"{forecast.calls:,}", f"{tokens:,}", dollars(forecast.expected_usd))
         limit = plan.settings.budget.calls
         most = ["no limit" if n is None else f"{n:,}" for n in (limit, forecast.worst_tokens)]
-        table.add_row("", "at worst", *most, dollars(forecast.worst_usd))
+        is_endless = forecast.worst_usd is None and forecast.expected_usd is not None
+        table.add_row("", "at worst", *most, "no limit" if is_endless else dollars(forecast.worst_usd))
         self._err.print(table)
 
     def start(self, run: Run) -> None:
@@ -230,6 +231,9 @@ def verdict(result: Result) -> str:
     """Return the outcome in one plain sentence."""
     proof = result.improvement
     if proof is not None and result.best.prompt == result.initial.prompt:
+        if n := result.proposals["accepted"]:
+            what, which = (f"{n} prompts", "the last") if n > 1 else ("a prompt", "it")
+            return f"Not proven: the search accepted {what}, but {which} did not beat yours on more examples."
         return "Not proven: the search found no better prompt than yours."
     if proof is None:
         return {
@@ -304,12 +308,16 @@ def word_difference(before: str, after: str) -> Text:
 
 def _forecast_line(plan: Plan) -> str:
     forecast = plan.forecast
-    line = f"forecast: about {forecast.calls} calls, "
+    line = f"forecast: about {forecast.calls:,} calls, "
+    if (each_s := forecast.seconds_per_call) is not None:
+        line = f"forecast: a guess of {forecast.calls:,} calls, if each takes {each_s:g} s and 16 run at once, "
     if forecast.expected_usd is None:
         line += "unknown cost (--price-in and --price-out tell the price)"
     else:
-        worst = "unbounded" if forecast.worst_usd is None else dollars(forecast.worst_usd)
-        line += f"{dollars(forecast.expected_usd)} expected, {worst} at worst (every call at its longest)"
+        worst = f"{dollars(forecast.worst_usd)} at worst (every call at its longest)"
+        if forecast.worst_usd is None:
+            worst = "unbounded at worst (no calls, tokens or dollars are limited)"
+        line += f"{dollars(forecast.expected_usd)} expected, {worst}"
     if forecast.n_proof == 0:
         return line
     if forecast.smallest_provable is None:
@@ -349,7 +357,7 @@ def _progress_line(run: Run) -> str:
             parts.append(f"{n_better} accepted")
     if state.gateway.n_failed:
         last = short(state.gateway.last_failure, 80)
-        parts.append(f"{state.gateway.n_failed} attempts failed, last: {last}")
+        parts.append(f"{state.gateway.n_failed} attempts failed" + (f", last: {last}" if last else ""))
     return f"{' | '.join(parts)} | {run.elapsed_s:.0f} s"
 
 
@@ -401,7 +409,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     if spend.lost_in_flight:
         facts.append(("lost in flight", f"{spend.lost_in_flight} answers, at a kill of the process"))
     if n_failed > 0:
-        facts.append(("failed", f"{n_failed} attempts"))
+        facts.append(("failed", f"{n_failed} attempts" + ("" if spend.calls else f": {result.reason}")))
     return facts
 
 

@@ -66,7 +66,7 @@ class EvaluationScreen:
             _line(self._out, "SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
         _line(self._out, _score_line(found), "bold")
         if found.status != "completed":
-            _line(self._out, f"{found.status}: {found.reason}", "red")
+            _line(self._out, _ending(found.status, found.reason), "red")
         for line in _spend_lines(found):
             _line(self._out, line)
         n = len(found.failures)
@@ -90,6 +90,12 @@ def forecast_line(found: Estimate) -> str:
 
 def _line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(clean(text), style=style))
+
+
+def _ending(status: str, reason: str) -> str:
+    """Return how an evaluation ended and why, without naming it twice."""
+    words = status.replace("_", " ")
+    return reason if reason.startswith(words) else f"{words}: {reason}"
 
 
 def _score_line(found: Evaluation) -> str:

@@ -33,9 +33,9 @@ _JUDGE_INPUT = 150
 _JUDGE_WORDS = {True: 12, False: 100}
 RATING_WORDS = {True: 12, False: 80}
 _THINKING_TOKENS = 1000
-_EXPECTED_SECONDS = {True: 0.005, False: 2.0}
+_EXPECTED_SECONDS = {True: 0.02, False: 2.0}
 _USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
-_MOST_CALLS = 10**7
+MOST_CALLS = 10**7
 # A strategy's own text in a request to the optimizer model, for the first such call's worst case.
 _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
@@ -74,6 +74,8 @@ class Forecast:
         n_proof: test examples that the proof is expected to afford; 0 = no proof.
         n_certain: those that its share affords even at worst.
         parts: what is expected, by phase and role.
+        seconds_per_call: where time alone ends the search: what a call is guessed to take, 16 at once. Endpoints
+            differ by a factor of ten and more, and so may the calls; None = something else ends it.
     """
 
     calls: int
@@ -84,6 +86,7 @@ class Forecast:
     n_proof: int
     n_certain: int
     parts: tuple[Part, ...] = ()
+    seconds_per_call: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Sizing:
 
         Ratings do not count: a strategy plans with answers, and each that is scored brings its rating along.
         """
-        low, high = 0, min(search.calls, _MOST_CALLS)
+        low, high = 0, min(search.calls, MOST_CALLS)
         while low < high:  # what a call takes depends on how many there are; together they take ever more
             n = (low + high + 1) // 2
             by_role = self.optimizer.forecast(n)
@@ -234,11 +237,20 @@ class Sizing:
             fits = fits and n + self.ratings(by_role) <= search.calls
             low, high = (n, high) if fits else (low, n - 1)
         n = low
-        if self.settings.budget.seconds is not None:
-            each_s = _EXPECTED_SECONDS[self.models["task"].is_simulated] / _USUAL_CONCURRENCY
-            by_time = int(self.settings.budget.seconds * float(1 - PROOF_SHARE) / each_s)
-            n = min(n, max(by_time, self.optimizer.minimum_calls()))  # a guess of speed refuses no run
-        return n
+        return n if self._calls_in_time is None else min(n, self._calls_in_time)
+
+    @property
+    def _seconds_per_call(self) -> float:
+        return _EXPECTED_SECONDS[self.models["task"].is_simulated]
+
+    @property
+    def _calls_in_time(self) -> int | None:
+        """A guess of how many answers the search gets in its time; None = its time is not limited."""
+        seconds = self.settings.budget.seconds
+        if seconds is None:
+            return None
+        by_time = int(seconds * float(1 - PROOF_SHARE) * _USUAL_CONCURRENCY / self._seconds_per_call)
+        return max(by_time, self.optimizer.minimum_calls())  # a guess of speed refuses no run
 
     def can_search(self, search: Amount) -> bool:
         """Return whether the search can start: its first call fits, and enough of them are affordable."""
@@ -317,7 +329,10 @@ class Sizing:
         if self.task.judged is not None:
             rated = {"search": self.ratings(searching), "choice": n_gate, "proof": n_votes}
             parts += [_part(phase, "judge", n, self._usual_rating(n_calls)) for phase, n in rated.items() if n > 0]
-        return Forecast(n_all, expected, worst_usd, worst_tokens, provable, n_proof, n_certain, _merged(parts))
+        is_timed = search_calls + n_gate == self._calls_in_time and sum(searching.values()) >= search_calls // 2
+        guess_s = self._seconds_per_call if is_timed else None
+        known = (n_all, expected, worst_usd, worst_tokens, provable, n_proof, n_certain)
+        return Forecast(*known, _merged(parts), guess_s)
 
     def _part(self, phase: str, role: Role, n: int, n_calls: int) -> Part:
         each = self.usual(role, n_calls, n_questions=1 if phase == "proof" else _JUDGED_QUESTIONS)
@@ -342,6 +357,8 @@ class Sizing:
         if limit.tokens < endless.tokens:
             dollars.append(limit.tokens * max(spec.price_out or spec.price_in or Decimal(0) for spec in specs))
         is_priced = all(spec.price_in is not None for spec in specs)
+        if all(spec.is_free for spec in specs):
+            dollars.append(Decimal(0))
         return min(tokens, default=None), min(dollars, default=None) if is_priced else None
 
 

@@ -282,6 +282,8 @@ WRONG = [
     Wrong("no finite number", r"alpha=nan; it must be a finite number", "--set alpha=nan"),
     Wrong("no such choice", r"capo\.race=fast: .*sound", "--set race=fast"),
     Wrong("size cannot work", r"population_size=1; it must be at least 2", "--set population_size=1"),
+    Wrong("chance above 1", r"alpha=7.0; it must be above 0 and below 1", "--set alpha=7"),
+    Wrong("negative gap", r"eps=-3.0; it must be at least 0 and below 1", "--set eps=-3"),
     Wrong("unknown preset", r"no preset 'papr': did you mean 'paper'", "--set preset=papr"),
     Wrong("unknown landscape", r"landscape 'nonsense' does not exist", model="sim:nonsense"),
     Wrong("unknown writer", r"landscape 'nonsense' does not exist", "--optimizer-model sim:nonsense"),
@@ -294,6 +296,13 @@ WRONG = [
     Wrong("endless price", r"--price-out is 'inf'|--price-out is inf", "--price-in 1 --price-out inf"),
     Wrong(
         "no address", r"--api-base is 'localhost:1'; write it like http", "--api-base localhost:1", model="local"
+    ),
+    Wrong("no port", r"--api-base is .*:99999/v1'; write", "--api-base http://127.0.0.1:99999/v1", model="local"),
+    Wrong(
+        "whole path",
+        r"/chat/completions is added .*: write http://127\.0\.0\.1:1/v1$",
+        "--api-base http://127.0.0.1:1/v1/chat/completions",
+        model="local",
     ),
     Wrong("too few calls", r"budget is too small.*at least 107.*--budget-calls \d+", "--budget-calls 20"),
     Wrong("too few dollars", r"budget is too small.*--budget-usd 0\.0", "--budget-usd 0.0001"),

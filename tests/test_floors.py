@@ -26,6 +26,7 @@ FLOORS = {
         "journal",
         "ledger",
         "stats",
+        "address",
         "agreement",
         "option",
         "bound",

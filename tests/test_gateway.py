@@ -380,6 +380,30 @@ def test_the_end_of_a_phase_gives_calls_no_timeout_of_their_own(path: Path) -> N
     assert door.timeouts == {60}
 
 
+def test_end_of_a_phase_tells_the_failure_that_no_answer_came_after(path: Path) -> None:
+    is_up = False
+    door = Door(
+        path, lambda request, i: Response("yes", Usage(1, 1), None) if is_up else ConnectionLost("refused")
+    )
+
+    async def use(gateway: Gateway) -> None:
+        nonlocal is_up
+        with pytest.raises(ConnectionLost):
+            await gateway.answer(call("first"))
+        gateway.deadlines = {"search": time.monotonic() - 1}
+        with pytest.raises(
+            BudgetExhausted, match=r"time is over; the last attempt failed: ConnectionLost: refused$"
+        ):
+            await gateway.answer(call())
+        assert gateway.last_failure == "ConnectionLost: refused"
+        is_up = True
+        await gateway.answer(call(phase="proof"))
+        with pytest.raises(BudgetExhausted, match=r"time is over$"):
+            await gateway.answer(call("another"))
+
+    door.run(use)
+
+
 def test_stop_lets_nothing_new_out_but_keeps_what_flies(path: Path) -> None:
     door = Door(path)
 

@@ -109,6 +109,35 @@ def test_time_alone_bounds_no_dollars() -> None:
     assert plan_of(Budget(seconds=0.001)).search_calls >= plan.optimizer.minimum_calls()
 
 
+def test_calls_that_time_alone_decides_are_a_guess() -> None:
+    timed = plan_of(Budget(seconds=60)).forecast
+    assert timed.seconds_per_call is not None
+    assert timed.calls == pytest.approx(60 * 0.7 * 16 / timed.seconds_per_call, rel=0.1)
+    for plan in (
+        plan_of(Budget(calls=300)),
+        plan_of(Budget(seconds=600, calls=300)),
+        plan_of(Budget(seconds=600), optimizer="spo"),  # which ends by itself
+    ):
+        assert plan.forecast.seconds_per_call is None
+        assert plan.forecast.calls < 1500
+
+
+def test_nothing_can_be_spent_where_every_price_is_zero() -> None:
+    forecast = plan_of(Budget(seconds=60), price_in=0, price_out=0).forecast
+    assert (forecast.expected_usd, forecast.worst_usd) == (0, 0)
+
+
+def test_models_that_a_run_does_not_ask_are_named() -> None:
+    ignored = {"judge_model": "foo", "embedding_model": "bar"}
+    notes = plan_of(Budget(calls=300), **ignored).notes
+    assert "--judge-model foo is not used: nothing in this run asks it" in notes
+    assert "--embedding-model bar is not used: nothing in this run asks it" in notes
+    notes = plan_of(Budget(calls=900), optimizer="promptquine", optimizer_model="sim").notes
+    assert "--optimizer-model sim is not used: nothing in this run asks it" in notes
+    used = plan_of(Budget(calls=300), optimizer="spo", judge_model="sim", optimizer_model="sim")
+    assert not any("is not used" in note for note in used.notes)
+
+
 @pytest.mark.parametrize("name", bundled.names())
 @pytest.mark.parametrize("calls", [300, 1500])
 def test_forecast_is_near_what_a_run_takes(name: str, calls: int, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from promptopt.errors import (
     TransientError,
 )
 from promptopt.providers import LitellmTransport, ModelSpec, find_model, load_litellm, wire_name
-from promptopt.types import Message, Request, Response, Usage
+from promptopt.types import Message, Request, Response, Role, Usage
 
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENROUTER_API_KEY")
 ASKED = (Message("system", "Name the colour."), Message("user", "item 1"))
@@ -104,6 +104,46 @@ def test_unknown_name_is_refused_with_the_nearest(key: None) -> None:
 def test_missing_key_is_named(name: str, variable: str) -> None:
     with pytest.raises(ConfigError, match=f"set {variable} in the environment"):
         find_model(name, "task")
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "says"),
+    [
+        ("vertex_ai/gemini-2.5-pro", "", "VERTEXAI_PROJECT and VERTEXAI_LOCATION"),
+        ("vertex_ai/gemini-2.5-pro", "VERTEXAI_PROJECT", "VERTEXAI_LOCATION"),
+        ("azure/mine", "AZURE_API_KEY AZURE_API_BASE", "AZURE_API_VERSION"),
+        ("bedrock/anthropic.claude-3-haiku-20240307-v1:0", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("gemini/gemini-2.5-pro", "", "GOOGLE_API_KEY or GEMINI_API_KEY"),
+    ],
+)
+def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, name: str, there: str, says: str) -> None:
+    for variable in [v for v in os.environ if v.startswith(("AWS_", "AZURE_", "VERTEXAI_"))]:
+        monkeypatch.delenv(variable)
+    for variable in there.split():
+        monkeypatch.setenv(variable, "x")
+    with pytest.raises(ConfigError, match=f"needs (a key|settings): set {says} in the environment"):
+        find_model(name, "task")
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "says"),
+    [
+        ("openai/text-embedding-3-small", "task", "is none that chats; name one .litellm lists it as embedding"),
+        ("text-embedding-3-small", "judge", "is none that chats"),
+        ("openai/whisper-1", "optimizer", "lists it as audio_transcription"),
+        ("openai/gpt-4o-mini", "embedding", "gives no word vectors; name an embedding model"),
+    ],
+)
+def test_model_of_another_kind_is_refused(key: None, name: str, role: Role, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        find_model(name, role)
+    assert find_model(name, role, api_base="http://127.0.0.1:1/v1").name == name
+
+
+def test_model_of_the_right_kind_is_taken(key: None) -> None:
+    pytest.importorskip("mcp")
+    assert find_model("openai/text-embedding-3-small", "embedding").is_embedding
+    assert find_model("openai/o3-pro", "task").facts.is_reasoning  # listed as responses
 
 
 def test_own_server_needs_neither_a_key_nor_a_known_name() -> None:
@@ -376,8 +416,7 @@ sys.addaudithook(refuse)
 from promptopt.providers import ModelSpec, find_model
 from promptopt.types import Message
 os.environ["OPENAI_API_KEY"] = "x"
-os.environ["OLLAMA_API_BASE"] = "http://127.0.0.1:9"
-for name in ("openai/gpt-4o-mini", "ollama_chat/llama3"):
+for name in ("openai/gpt-4o-mini", "ollama_chat/llama3", "ollama/llama3"):
     spec = find_model(name, "task")
     spec.worst_case(spec.request((Message("user", "hello"),)))
 spec = ModelSpec("together_ai/meta-llama/Llama-3-8b-chat-hf")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import chat, failure, serve
+from loopback import Reply, chat, failure, serve
 from scripted import make_task, model
 
 from promptopt.api import run_in_thread
@@ -201,6 +201,13 @@ def test_a_probe_tells_a_refused_option_before_the_run(tmp_path: Path, probes: b
         assert len(bodies) == 2  # one for each role
     else:
         assert found.status == "failed"
+
+
+def test_a_probe_blames_no_option_where_nobody_answers(tmp_path: Path) -> None:
+    found, _ = run_with(tmp_path, lambda body: Reply(drops=True), probe=True)
+    assert isinstance(found, ConfigError)
+    assert "the task model my-model cannot be reached: " in str(found)
+    assert not any(word in str(found) for word in ("refuses", "max_tokens", "--set-model"))
 
 
 def test_a_probe_counts_as_calls_of_the_run(tmp_path: Path) -> None:

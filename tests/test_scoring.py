@@ -371,6 +371,13 @@ def test_json_is_the_file_and_nothing_else(run: Runner, tmp_path: Path) -> None:
     assert done.out == stored
 
 
+def test_the_end_of_the_time_is_said_once(run: Runner) -> None:
+    done = run(*evaluate("--budget-seconds", "0.00001"))
+    assert done.status == 1
+    assert "\nbudget exhausted: the time is over\n" in done.out
+    assert "budget_exhausted" not in done.out
+
+
 @pytest.mark.parametrize(("bar", "status"), [(0.0, 0), (1.0, 1)])
 def test_fail_under_decides_the_exit_status(run: Runner, bar: float, status: int) -> None:
     done = run(*evaluate("--fail-under", bar, "--json"))

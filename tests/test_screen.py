@@ -115,6 +115,15 @@ def test_simulated_roles_are_named(tmp_path: Path) -> None:
     assert "SIMULATED" not in shown(run, replace(result, models=real))
 
 
+def test_the_reason_is_shown_where_no_answer_came(tmp_path: Path) -> None:
+    run, result = finished(tmp_path)
+    row = "failed           7 attempts"
+    none = replace(result.spend, calls=0, attempts=7)
+    assert f"{row}: nobody there" in shown(run, replace(result, spend=none, reason="nobody there"))
+    some = replace(result.spend, attempts=result.spend.calls + 7)
+    assert f"{row}\n" in shown(run, replace(result, spend=some, reason="nobody there"))
+
+
 def test_stopping_is_said_once(tmp_path: Path) -> None:
     run, _ = finished(tmp_path)
     err = Terminal()
@@ -149,6 +158,17 @@ def test_plan_says_what_it_costs_where_prices_are_unknown() -> None:
     unknown = replace(plan.forecast, expected_usd=None, worst_usd=None)
     Screen(out=io.StringIO(), err=err).plan(replace(plan, forecast=unknown))
     assert "unknown cost (--price-in and --price-out tell the price)" in err.getvalue()
+    assert "about 300 calls" in err.getvalue()
+    large = replace(plan.forecast, calls=12345)
+    Screen(out=io.StringIO(), err=err).plan(replace(plan, forecast=large))
+    assert "about 12,345 calls, $" in err.getvalue()
+    timed = replace(large, worst_usd=None, seconds_per_call=2.0)
+    Screen(out=io.StringIO(), err=err).plan(replace(plan, forecast=timed))
+    assert "a guess of 12,345 calls, if each takes 2 s and 16 run at once, $" in err.getvalue()
+    assert "unbounded at worst (no calls, tokens or dollars are limited)" in err.getvalue()
+    table = io.StringIO()
+    Screen(out=io.StringIO(), err=table).forecast(replace(plan, forecast=timed))
+    assert table.getvalue().splitlines()[-1].split()[-2:] == ["no", "limit"]
     few = replace(plan.forecast, n_proof=5, smallest_provable=None)
     Screen(out=io.StringIO(), err=err).plan(replace(plan, forecast=few))
     assert "5 test examples cannot prove any gain: at least 6 are needed" in err.getvalue()
@@ -166,7 +186,11 @@ def test_verdicts(tmp_path: Path) -> None:
     none = replace(unproven, smallest_provable=None)
     assert "no gain could have been proved" in verdict(replace(changed, improvement=none))
     same = replace(result, best=result.initial, improvement=unproven)
-    assert verdict(same) == "Not proven: the search found no better prompt than yours."
+    none_accepted, one, many = (replace(same, proposals={"tried": 9, "accepted": n}) for n in (0, 1, 3))
+    assert verdict(none_accepted) == "Not proven: the search found no better prompt than yours."
+    ending = "did not beat yours on more examples."
+    assert verdict(one) == f"Not proven: the search accepted a prompt, but it {ending}"
+    assert verdict(many) == f"Not proven: the search accepted 3 prompts, but the last {ending}"
     assert verdict(replace(result, improvement=None)).startswith("No proof")
     assert verdict(replace(result, improvement=None, status="failed")).startswith("Failed")
     assert verdict(replace(result, improvement=None, status="interrupted")).startswith("Interrupted")

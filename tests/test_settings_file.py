@@ -270,6 +270,58 @@ def test_a_person_is_asked_before_much_may_be_spent(
     assert bool(requests) == (tmp_path / "here").exists() == (status == 0)
 
 
+AWAY = ("--api-base", "http://api.example.com/v1")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "why"),
+    [
+        ("optimize", (*AWAY, "--budget-calls", 200), "the price of local is unknown"),
+        ("evaluate", AWAY, "the price of local is unknown"),
+        (
+            "optimize",
+            ("--price-in", 30, "--price-out", 90, "--budget-seconds", 4),
+            "no calls, tokens or dollars are limited",
+        ),
+    ],
+)
+def test_a_person_is_asked_where_nothing_bounds_the_sum(
+    tmp_path: Path, command: str, words: tuple[object, ...], why: str, endpoint: tuple[str, list[str]]
+) -> None:
+    address, requests = endpoint
+    base = [command, SUPPORT, "--data", "support", "--model", "local", "--api-base", address, "--out", "here"]
+    status, shown = on_terminal(tmp_path, *base, *words, says="n")
+    assert f"this may cost any sum: {why}; go on? [y/N]".encode() in shown
+    assert b"or raise --confirm-above (none = never ask)" in shown
+    assert (status, requests, (tmp_path / "here").exists()) == (2, [], False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--price-in", 0, "--price-out", 0), ("--price-in", 1, "--price-out", 1, "--confirm-above", "none")],
+    ids=["own server of unknown price", "free", "never"],
+)
+def test_nobody_is_asked_where_nothing_is_paid_or_who_said_so(
+    tmp_path: Path, words: tuple[object, ...], endpoint: tuple[str, list[str]]
+) -> None:
+    base = [
+        "evaluate",
+        SUPPORT,
+        "--data",
+        "support",
+        "--model",
+        "local",
+        "--api-base",
+        endpoint[0],
+        "--out",
+        "here",
+    ]
+    above = () if "--confirm-above" in words else ("--confirm-above", "0.0001")
+    status, shown = on_terminal(tmp_path, *base, *above, *words)
+    assert status == 0
+    assert b"go on?" not in shown
+
+
 @pytest.mark.parametrize("command", ["evaluate", "optimize"])
 def test_nobody_is_asked_for_the_simulator(tmp_path: Path, command: str) -> None:
     words = [command, SUPPORT, "--data", "support", "--model", "sim", "--budget-calls", 200, "--out", "here"]

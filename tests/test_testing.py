@@ -43,6 +43,14 @@ class Flaw(NamedTuple):
 
 
 FLAWS = {
+    "checks an option after calls": Flaw(
+        "test_refuses_options_before_it_asks",
+        "rate=7.5 was refused after .* calls",
+        {
+            "    patience: int = 3\n": "    patience: int = 3\n    rate: float = 0.5\n",
+            LEADS: f'{LEADS}            check_range(self, "rate", at_most=1)\n',
+        },
+    ),
     "draws unseeded numbers": Flaw(
         "test_same_seed_gives_the_same_run",
         "draw only from study.rng",

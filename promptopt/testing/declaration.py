@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptopt import registry
 from promptopt.errors import ConfigError
-from promptopt.testing.double import role_of
+from promptopt.testing.double import Double, role_of
 from promptopt.testing.subject import Subject
 
 REQUIRES = frozenset({"labels", "log-probabilities", "optimizer model", "judge"})
@@ -15,6 +15,7 @@ REQUIRES = frozenset({"labels", "log-probabilities", "optimizer model", "judge"}
 PREFERS = REQUIRES | {"embeddings"}
 """What a strategy may use where it is there."""
 _ROLE_NEEDS = {"optimizer": "optimizer model", "judge": "judge"}
+_OUT_OF_RANGE = ("-1", "7.5")  # of most options: whole numbers cannot be the second
 _SIZES = (100, 300, 1000, 3000, 10_000)
 
 
@@ -60,6 +61,24 @@ class DeclarationTests(Subject):
             assert not unknown, f"preset {preset!r} sets {unknown}, which are no options"
             made = registry.make_optimizer(self.optimizer, {"preset": preset})[1]
             assert made.minimum_calls() >= 1, f"with preset {preset!r}, minimum_calls() is below 1"
+
+    def test_refuses_options_before_it_asks(self, tmp_path: Path) -> None:
+        """Require that a number out of an option's range is refused when the strategy is made, not after calls."""
+        for name, _, _ in registry.describe_options(registry.optimizer_class(self.optimizer)):
+            for text in _OUT_OF_RANGE:
+                n = self._calls_before_refusal(name, text, tmp_path / name / text)
+                assert n == 0, f"{name}={text} was refused after {n} calls; check its range in __post_init__"
+
+    def _calls_before_refusal(self, name: str, text: str, folder: Path) -> int:
+        """Return how many calls were made before a number was refused; 0 = it was not, or the option is none."""
+        double, options = Double(self.make_task()), {**self.options, name: text}
+        try:
+            made = registry.make_optimizer(self.optimizer, options)[1]
+            if isinstance(getattr(made, name), int | float):
+                self.run(folder, double=double, options=options)
+        except ConfigError:
+            return len(double.requests)
+        return 0
 
     def test_forecasts_what_it_asks_for(self) -> None:
         """Forecasts are not negative, never above the size, and near it unless the search ends by itself."""
