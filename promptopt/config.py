@@ -23,6 +23,8 @@ from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
+# kind:FILE, FILE:attribute, or a name
+_FILE_PLUGIN = re.compile(r"((?:judge|json-schema):)?(.*?)(:\w+)?", re.DOTALL)
 DATA_OPTIONS = ("metric", "target", "input", "images", "description", "answer_pattern")
 
 
@@ -436,7 +438,16 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         for role, given in settings.model_options.items()
         for name, value in given.items()
     }
+    for key in ("metric", "optimizer"):
+        if key in options:
+            options[key] = _rooted(options[key])
     return {key: value for key, value in options.items() if value not in (None, {}) and value is not False}
+
+
+def _rooted(name: str) -> str:
+    """Return the name of a plug-in with the whole path of its file, if it has one: other folders know it too."""
+    kind, path, attribute = _FILE_PLUGIN.fullmatch(name).groups(default="")  # type: ignore[union-attr]
+    return f"{kind}{Path(path).resolve()}{attribute}" if Path(path).suffix and Path(path).is_file() else name
 
 
 def command_of(source: Mapping[str, Any], settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
@@ -106,14 +107,14 @@ class Plan:
         models = {role: model_identity(spec) for role, spec in self.models.items()}
         budget = self.settings.budget
         return {
-            "optimizer": self.optimizer_name,
+            "optimizer": name_in_folder(self.optimizer_name),
             "optimizer file": registry.source_digest(self.optimizer_name),
             "options": {key: str(value) for key, value in registry.options_of(self.optimizer).items()},
             "models": models,
             "task": task.name,
             "prompt": task.initial.id,
             "data": self.data_digest,
-            "metric": task.metric.name,
+            "metric": name_in_folder(task.metric.name),
             "metric file": str(getattr(task.metric, "digest", "")),
             "description": task.description,
             "input": task.input_column,
@@ -258,6 +259,11 @@ def _with_logprobs(spec: ModelSpec, name: str, optimizer: registry.Optimizer, ta
     if "log-probabilities" in optimizer.requires:
         raise ConfigError(f"optimizer {name!r} needs log-probabilities of labels, and {lack}")
     return spec
+
+
+def name_in_folder(plugin: str) -> str:
+    """Return the name of a plug-in without the folder of its file, whose content counts on its own."""
+    return re.sub(r"[^:]*/", "", plugin)
 
 
 def model_identity(spec: ModelSpec) -> dict[str, Any]:

@@ -148,8 +148,8 @@ class Run:
             found = await plan.optimizer.optimize(study)
             state.meet(found)  # a prompt that the gate refuses is no result
             best = found
-        except BudgetExhausted as error:
-            status, reason = "budget_exhausted", str(error)
+        except BudgetExhausted as error:  # without one answer, it was an outage
+            status, reason = "budget_exhausted" if state.tallies else "failed", str(error)
         except Interrupted as error:
             status, reason = "interrupted", str(error)
         except (ProviderError, TaskError) as error:

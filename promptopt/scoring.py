@@ -28,7 +28,7 @@ from promptopt.image import USUAL_TOKENS
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
-from promptopt.plan import model_identity, plugged_identity, predict_identity
+from promptopt.plan import model_identity, name_in_folder, plugged_identity, predict_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import worst_score
 from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
@@ -325,7 +325,7 @@ class Evaluating:
             "data": digest([example.identity for example in self.examples]),
             "split": self.split,
             "models": {role: model_identity(spec) for role, spec in self.models.items()},
-            "metric": task.metric.name,
+            "metric": name_in_folder(task.metric.name),
             "metric file": str(getattr(task.metric, "digest", "")),
             "input": task.input_column,
             "seed": self.settings.seed,

@@ -132,6 +132,23 @@ def test_lists(run: Runner) -> None:
         assert f"\n{name}: " in f"\n{metrics}"
 
 
+def test_time_that_ends_without_an_answer_is_a_failure(run: Runner) -> None:
+    dead = (
+        "--model",
+        "m",
+        "--api-base",
+        "http://127.0.0.1:9/v1",
+        "--budget-seconds",
+        1,
+        "--confirm-above",
+        "none",
+    )
+    done = run("optimize", SUPPORT, "--data", "support", *dead, "--out", "here")
+    assert done.status == 1
+    assert re.search(r"the time is over; the last attempt failed: .*[Cc]onnection", done.err)
+    assert json.loads(Path("here/result.json").read_text())["status"] == "failed"
+
+
 def test_failed_run_says_why(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def score(reply, example):\n    raise ValueError('[red]no\\x1b[31m')\n")
     done = run(*optimize("--metric", "own.py:score", "--budget-calls", 200, "--out", "here"))

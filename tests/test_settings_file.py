@@ -328,3 +328,20 @@ def test_nobody_is_asked_for_the_simulator(tmp_path: Path, command: str) -> None
     status, shown = on_terminal(tmp_path, *words, "--confirm-above", 0)
     assert status == 0
     assert b"go on?" not in shown
+
+
+@pytest.mark.parametrize("metric", ["tone.py:polite", "judge:rubric.md"])
+def test_a_run_with_a_metric_in_a_file_is_made_again_from_elsewhere(
+    metric: str, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tone.py").write_text("def polite(reply, example):\n    return float(reply == example.target)\n")
+    (tmp_path / "rubric.md").write_text("- right: The reply names the right kind of message.\n")
+    (tmp_path / "elsewhere").mkdir()
+    given = ("--data", "support", "--model", "sim", "--budget-calls", 500, "--metric", metric, "--out", "a")
+    first = run("optimize", SUPPORT, *given, "--json")
+    assert first.status == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = run("optimize", "--config", "../a/config.toml", "--out", "b", "--json")
+    assert "not the run that wrote" not in again.err
+    scores = [json.loads(done.out)["best"]["dev"] for done in (first, again)]
+    assert scores[0] == scores[1]
