@@ -38,7 +38,7 @@ from promptopt.journal import Step
 from promptopt.judging import Hearing, Verdict
 from promptopt.ledger import Amount, Lease
 from promptopt.task import Task
-from promptopt.template import render_inputs, substitute
+from promptopt.template import render_inputs, substitute, tagged
 from promptopt.tokens import TokenizedPrompt, tokenized
 from promptopt.types import Candidate, Demo, Example, Message, Prompt, Role, ScoreTable
 from promptopt.vocabulary import task_words, word_list
@@ -478,15 +478,6 @@ class Study:
                 f"{step.ordinal}, item {step.item}: the strategy, the prompt or the data changed since; "
                 "start anew in another --out folder"
             )
-
-
-def tagged(reply: str, tag: str) -> str | None:
-    """Return the text after the last `<tag>` that is closed, up to its `</tag>`; None if there is none."""
-    end = reply.rfind(f"</{tag}>")
-    start = reply.rfind(f"<{tag}>", 0, end) if end >= 0 else -1
-    if start < 0:
-        return None
-    return reply[start + len(tag) + 2 : end].strip() or None
 
 
 def _table(

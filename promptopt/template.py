@@ -309,6 +309,15 @@ def substitute(text: str, fields: Mapping[str, object]) -> str:
     return _FIELD.sub(lambda match: str(fields.get(match.group(1), match.group())), text)
 
 
+def tagged(reply: str, tag: str) -> str | None:
+    """Return the text after the last `<tag>` that is closed, up to its `</tag>`; None if there is none."""
+    end = reply.rfind(f"</{tag}>")
+    start = reply.rfind(f"<{tag}>", 0, end) if end >= 0 else -1
+    if start < 0:
+        return None
+    return reply[start + len(tag) + 2 : end].strip() or None
+
+
 def _column(match: re.Match[str], columns: Collection[str]) -> str | None:
     escape, strict, lenient = match.groups()
     if escape or not _is_slot(match, columns):

@@ -16,7 +16,8 @@ from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ReplayDiverged, TaskError
 from promptopt.ledger import Amount, Lease, limit_of
 from promptopt.optimizers.random_search import RandomSearch
-from promptopt.study import SearchSize, Study, tagged
+from promptopt.study import SearchSize, Study
+from promptopt.template import tagged
 from promptopt.types import Budget, Candidate, Prompt, Request
 
 
