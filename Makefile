@@ -8,7 +8,7 @@ demo: .venv/.ready  ## the main job on a bundled task with the built-in simulato
 	$(BIN)/promptopt optimize tasks/support/prompt.md --data support --model sim --budget-calls 1500
 
 test: .venv/.ready  ## the whole test suite, with the network shut
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.ready  ## lint and format check
 	$(BIN)/ruff check .
