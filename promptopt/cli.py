@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -266,6 +267,7 @@ def main() -> None:
     """Run the command line; every error of ours is one message, without a traceback."""
     from promptopt.errors import ConfigError, PromptoptError
 
+    gc.set_threshold(50_000)  # a run keeps most records that it makes; looking for garbage among them is in vain
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run

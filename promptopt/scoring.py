@@ -167,7 +167,7 @@ class Evaluating:
     @property
     def file(self) -> Path:
         """Where its outcome is written: a file for each split, prompt, model, metric and sample."""
-        kind = digest(self._identity())[:8]
+        kind = digest(self._identity)[:8]
         return self.folder / f"evaluation-{self.split}-{self.task.initial.id[:8]}-{kind}.json"
 
     @property
@@ -231,7 +231,7 @@ class Evaluating:
             JournalError: it can no longer be written.
         """
         started = time.monotonic()
-        identity = self._identity()
+        identity = self._identity
         name = f"evaluate {digest(identity)}"
         with folder.locked(self.folder), folder.open_journal(self.folder, name) as journal:
             journal.set_config(identity)
@@ -317,6 +317,7 @@ class Evaluating:
             most_unrated=4 * self.settings.concurrency if seconds is not None and self.task.judged else None,
         )
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         """Return what tells this evaluation from another in the same journal."""
         task = self.task

@@ -270,7 +270,7 @@ def _messages(
     if system is not None:
         asked = [filled(last.content)]
     elif placeholders(last.content, columns):
-        before, question_text = _split_before_placeholder(last.content, columns)
+        before, question_text = _split_before_placeholder(last.content, tuple(columns))
         asked = [filled(before), demos, filled(question_text)]
     else:
         asked = [demos, filled(last.content)]
@@ -340,7 +340,8 @@ def _is_slot(match: re.Match[str], columns: Collection[str]) -> bool:
     return name in columns or _WORD.match(name) is not None
 
 
-def _split_before_placeholder(text: str, columns: Collection[str]) -> tuple[str, str]:
+@lru_cache(maxsize=1000)
+def _split_before_placeholder(text: str, columns: tuple[str, ...]) -> tuple[str, str]:
     first = next(m.start() for m in _SLOT.finditer(text) if _column(m, columns) is not None)
     cut = text.rfind("\n\n", 0, first)
     return (text[:cut], text[cut + 2 :]) if cut >= 0 else ("", text)
