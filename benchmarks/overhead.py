@@ -5,8 +5,8 @@
 
 A server on this machine waits and answers. In turn, bare `litellm.acompletion` with as many calls in flight, and
 `promptopt evaluate` through the same litellm, each in a process of its own: no import, cache or memory is shared.
-The evaluation is then made again with all answers in its journal. Rates are without imports, and without litellm's
-first call; both arms begin with no connection open.
+The evaluation is then made again with all answers in its journal, in a process that never loads litellm. Rates are
+without imports, and without litellm's first call; both arms begin with no connection open.
 """
 
 from __future__ import annotations
@@ -152,9 +152,10 @@ def compare(n: int, concurrency: int, latency_ms: float, n_pairs: int) -> None:
             }
             order = ("bare", "evaluate") if i % 2 == 0 else ("evaluate", "bare")
             found = {name: child(arms[name]) for name in order}
-            again = child(arms["evaluate"])
+            again = child([*arms["evaluate"], "--again"])
         shutil.rmtree(folder)
         assert (found["evaluate"]["paid"], again["paid"]) == (n, 0)
+        assert not again["loads_litellm"]
         rates = {name: n / row["seconds"] for name, row in {**found, "journal": again}.items()}
         ratios.append(rates["evaluate"] / rates["bare"])
         peak_mb = found["evaluate"]["peak_mb"]
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--arm", choices=("bare", "evaluate"), help=argparse.SUPPRESS)
+    parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -182,12 +184,14 @@ def main() -> None:
         serve(args.serve / 1000)
     elif args.arm is not None:
         what = (args.url, args.calls, args.concurrency)
-        warm_up(args.url)
+        if not args.again:
+            warm_up(args.url)
         cpu_s = time.process_time()
         found = bare(*what) if args.arm == "bare" else evaluate(*what, args.out)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         cpu_ms = 1000 * (time.process_time() - cpu_s) / args.calls
-        print(json.dumps({**found, "peak_mb": peak_mb, "cpu_ms": cpu_ms}))
+        loads = "litellm" in sys.modules
+        print(json.dumps({**found, "peak_mb": peak_mb, "cpu_ms": cpu_ms, "loads_litellm": loads}))
     else:
         compare(args.calls, args.concurrency, args.latency_ms, args.pairs)
 
