@@ -94,6 +94,7 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
             )
         names["embedding"] = settings.embedding_model
     check_roles(settings.model_options)
+    _check_once(settings)
     unused = sorted(set(settings.model_options) - set(names))
     if unused:
         raise ConfigError(
@@ -103,6 +104,14 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
     models = {role: _find(name, role, settings, known) for role, name in names.items()}
     _check_prices(models, settings)
     return models
+
+
+def _check_once(settings: Settings) -> None:
+    """Raise ConfigError if an option of the task model is given in both ways; `--api-base` is for every role."""
+    for name in settings.model_options.get("task", {}):
+        if name in ("max_tokens", "price_in", "price_out") and getattr(settings, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} and --set-model task.{name} say the same; give one of them")
 
 
 def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts]) -> ModelSpec:
