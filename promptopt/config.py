@@ -174,8 +174,14 @@ def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = No
     """Return `task` with the prompt of a file as the one to improve; `source` is the file, None = no file.
 
     Raises:
-        ConfigError: prompt and columns do not go together; with file and line where a placeholder is wrong.
+        ConfigError: prompt and columns do not go together, those of demonstrations included; with file and line
+            where a placeholder is wrong.
     """
+    place = "" if source is None else f"{source}: "
+    for i_demo, demo in enumerate(file.prompt.demos, start=1):
+        lost = next((column for column, _ in demo.inputs if column not in task.columns), None)
+        if lost is not None:
+            raise ConfigError(f"{place}demonstration {i_demo}: no column {lost!r}; {nearest(lost, task.columns)}")
     try:
         return task.with_initial(file.prompt)
     except ConfigError as error:
