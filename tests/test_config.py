@@ -91,7 +91,9 @@ def test_wrong_column_of_a_demonstration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.md"
     block = '```demo\n{"input": {"%s": "x"}, "output": "y"}\n```\n'
     path.write_text("Answer {{question}}\n" + block % "question" + block % "qestion", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"p\.md: demonstration 2: no column 'qestion'; did you mean 'question'\?"):
+    with pytest.raises(
+        ConfigError, match=r"p\.md: demonstration 2: no column 'qestion'; did you mean 'question'\?"
+    ):
         set_initial(task, load_prompt(path), str(path))
     with pytest.raises(ConfigError, match=r"^demonstration 1: no column 'x'; valid: question$"):
         set_initial(task, load_prompt(Prompt("Answer {{question}}", (Demo((("x", "1"),), "2"),))))

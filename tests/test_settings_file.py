@@ -129,7 +129,11 @@ WRONG = [
     ("unknown key of a table", TOML + "[evaluate]\nsplitt = 'dev'", r"unknown key 'splitt'; did you mean 'split'"),
     ("key of another command", TOML + "[optimize]\nfail-under = 0.5", r"unknown key 'fail-under'"),
     ("command as a value", TOML + "evaluate = 3", r"evaluate is a command; write its options into a table"),
-    ("not a number", TOML.replace("400", "'many'"), r"promptopt\.toml: budget-calls is many; write a whole number"),
+    (
+        "not a number",
+        TOML.replace("400", "'many'"),
+        r"promptopt\.toml: budget-calls is many; write a whole number",
+    ),
     ("a list for one value", TOML + "seed = [1]", r"promptopt\.toml: seed needs one value, not a list"),
     ("a table for one value", TOML + "[seed]\nx = 1", r"promptopt\.toml: seed needs one value, not a dict"),
     ("true for a value", TOML + "seed = true", r"seed needs a value, not true"),
