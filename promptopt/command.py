@@ -45,11 +45,10 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            param = error.param
-            wanted = _number_wanted(error.message)
-            if param is None or not wanted or given.get(param.name) is None:
+            wrong, wanted = error.param, _number_wanted(error.message)
+            if wrong is None or not wanted or given.get(wrong.name) is None:
                 raise
-            raise ConfigError(f"{param.opts[0]} is {given[param.name]!r}; {wanted}") from error
+            raise ConfigError(f"{wrong.opts[0]} is {given[wrong.name]!r}; {wanted}") from error
 
 
 class Configured(Command):

@@ -75,7 +75,7 @@ class Evaluation:
         spend: answers used, with what they cost when they were paid.
         by_role: the same by the role of the model: `task`, and `judge` where a judge rates the answers.
         paid_calls: answers that were bought now; the others lay in the journal.
-        per_call: means of an answer of the task model: input_tokens, output_tokens, cost_usd (None = unknown price).
+        per_call: means of an answer of the task model: input_tokens, output_tokens, cost_usd (None = unknown).
         per_rating: the same of a judge's rating; None = no judge was asked.
         failures: in the order of the data.
         duration_s: seconds of this session.

@@ -65,5 +65,5 @@ def test_all_that_is_missing_is_named_at_once(run: Runner) -> None:
 
 def test_an_option_of_the_task_model_in_both_ways_is_refused_in_python_too() -> None:
     settings = Settings("sim", max_tokens=10, model_options={"task": {"max_tokens": 20}})
-    with pytest.raises(ConfigError, match="--max-tokens and --set-model task.max_tokens say the same"):
+    with pytest.raises(ConfigError, match=r"--max-tokens and --set-model task\.max_tokens say the same"):
         find_models(settings, frozenset(), ("task",))
