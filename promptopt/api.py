@@ -98,6 +98,8 @@ def read_task(
         if isinstance(task, str | Path):
             source["data"] = str(Path(task).resolve()) if os.path.exists(task) else str(task)
         source |= said
+        if not isinstance(said.get("metric", ""), str):  # no command line could repeat it
+            source = {key: value for key, value in source.items() if key not in ("data", "metric")}
         rows = task
         try:
             task, notes = load_task(rows, seed=seed, columns_of=file.prompt, needs_labels=needs_labels, **said)
@@ -174,8 +176,8 @@ def optimize(
         optimizer: name of a strategy; `auto` picks one.
         budget: limits of the whole run, proof included; None = 1,000 calls.
         settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
-            `options={"population_size": 6}`; for data also `metric`, `target`, `input`, `images`,
-            `description`.
+            `options={"population_size": 6}`; for data also `target`, `input`, `images`,
+            `description`, and `metric`: a name, or your own `function(reply, example)`.
 
     Returns:
         The result, which also lies in its `out` folder as result.json and best.md.
@@ -244,9 +246,16 @@ def _make_run(
     """Return the run that the arguments of `optimize` mean."""
     fields, data_options = split_settings(rest, "optimize")
     fields["options"] = {key: str(value) for key, value in fields.get("options", {}).items()}
-    chosen = Settings(model=model, optimizer=optimizer, budget=budget or Budget(), **fields)
+    chosen = _settings(budget, model=model, optimizer=optimizer, **fields)
     plan, front_matter = prepare(prompt, task, chosen, **data_options)
     return Run(plan, front_matter=front_matter)
+
+
+def _settings(budget: Budget | None, **fields: Any) -> Settings:
+    """Return the settings that arguments of Python mean."""
+    if fields.get("out") is not None:
+        fields["out"] = Path(fields["out"])
+    return Settings(budget=Budget() if budget is None else budget, **fields)
 
 
 def prepare_evaluation(
@@ -289,14 +298,14 @@ def evaluate(
         model: litellm's name of the task model, or `sim`.
         examples: a random sample of so many, by seed; None = all of the split.
         budget: limits; None = none, each example is asked about once.
-        settings: fields of `promptopt.Settings` such as `seed`, `out`, `api_base`; for data also `metric`,
-            `target`, `input`.
+        settings: fields of `promptopt.Settings` such as `seed`, `out`, `api_base`; for data also `target`,
+            `input`, and `metric`: a name, or your own `function(reply, example)`.
 
     Raises:
         ConfigError: something is wrong with the input; nothing was spent.
         JournalError: the folder cannot be used.
     """
     fields, data_options = split_settings(settings, "evaluate")
-    made = Settings(model=model, budget=budget or Budget(), **fields)
+    made = _settings(budget, model=model, **fields)
     found: Evaluation = run_in_thread(prepare_evaluation(prompt, task, made, split, examples, **data_options))
     return found

@@ -55,7 +55,7 @@ from promptopt.cli_run import (
     pairs,
     print_json,
 )
-from promptopt.command import Configured
+from promptopt.command import Command, Configured
 
 if TYPE_CHECKING:
     from promptopt.config import Settings
@@ -177,7 +177,7 @@ def init(
     _print(f"next: {where}promptopt optimize")
 
 
-@app.command()
+@app.command(cls=Command)
 def simulate(
     port: Annotated[int, typer.Option(help="port to listen on; 0 = any free one")],
     data: Annotated[str | None, typer.Option(help="data that the simulator is to know, as in optimize")] = None,
@@ -216,7 +216,7 @@ def simulate(
     server.run_server(options, () if data is None else config.load_examples(data, target=target), _print_now)
 
 
-app.command("judge-check")(judge_check)
+app.command("judge-check", cls=Command)(judge_check)
 
 
 @app.command()

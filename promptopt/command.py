@@ -1,7 +1,11 @@
-"""A command of the command line whose options may also stand in files (see promptopt.settings_file)."""
+"""Commands of the command line: what they refuse, and options that may also stand in files.
+
+See promptopt.settings_file for the files.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,36 @@ if TYPE_CHECKING:
 USUAL = "promptopt.toml"
 
 
-class Configured(TyperCommand):
+class Command(TyperCommand):
+    """Refuses an option that is given twice, and names all that is missing at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of a command line.
+
+        Raises:
+            ConfigError: an option that has one value stands twice, or a number is none.
+        """
+        if ctx.resilient_parsing or "--help" in args:
+            return super().parse_args(ctx, args)
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param in order:
+            is_single = not param.multiple and not getattr(param, "is_flag", False)
+            if is_single and order.count(param) > 1:
+                raise ConfigError(f"{param.opts[0]} stands {order.count(param)} times; give it once")
+        named = [param for param in self.params if param.required and given.get(param.name) is None]
+        missing = [_flag(param) for param in named if ctx.lookup_default(param.name) is None]
+        if len(missing) > 1:
+            ctx.fail(f"Missing {', '.join(missing)}.")
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            wrong, wanted = error.param, _number_wanted(error.message)
+            if wrong is None or not wanted or given.get(wrong.name) is None:
+                raise
+            raise ConfigError(f"{wrong.opts[0]} is {given[wrong.name]!r}; {wanted}") from error
+
+
+class Configured(Command):
     """Takes the options that the command line does not give from settings files and the front matter."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -79,8 +112,23 @@ class Configured(TyperCommand):
             value = {"true": True, "false": False}.get(str(said.value).lower()) if is_switch else said.value
             param.process_value(context, value)
         except typer.BadParameter as error:
-            raise ConfigError(f"{said.source}: {key}: {error.message}") from error
+            wanted = _number_wanted(error.message)
+            reason = f" is {said.value}; {wanted}" if wanted else f": {error.message}"
+            raise ConfigError(f"{said.source}: {key}{reason}") from error
         return value
+
+
+def _flag(param: Any) -> str:
+    """Return how a parameter is written: its option, or the name of its argument."""
+    name = str(param.opts[0])
+    return name if name.startswith("-") else name.upper()
+
+
+def _number_wanted(message: str) -> str:
+    """Return what to write instead, if the message of the parser says that a value is no number; else ""."""
+    if "valid integer" in message:
+        return "write a whole number, such as 600"
+    return "write a number, such as 2 or 0.50" if re.search("valid (number|float)", message) else ""
 
 
 def _words(flag: str, said: Said, taken: set[str]) -> list[str]:

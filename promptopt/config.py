@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ from promptopt.gate import normal_form
 from promptopt.ledger import Amount, limit_of
 from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
+from promptopt.tasks.function_metric import given
 from promptopt.types import Budget, Example, Metric, Prompt
 
 DEFAULT_CALLS = 1000
@@ -81,6 +82,14 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is spent."""
         budget = self.budget
+        if not isinstance(budget, Budget):
+            raise ConfigError(f"budget is {budget!r}; write Budget(calls=200)")
+        for name in ("model", "optimizer", "optimizer_model", "judge_model", "embedding_model", "api_base"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name in ("model", "optimizer")):
+                raise ConfigError(
+                    f"{name} is {value!r}; write its name as text, such as 'sim' or 'openai/gpt-5-mini'"
+                )
         counts = {
             "--concurrency": (self.concurrency, 1, bound.MOST_CONCURRENCY),
             "--rpm": (self.rpm, 1, bound.MOST_COUNT),
@@ -140,6 +149,8 @@ def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:
         return promptfile.PromptFile(replace(prompt, instruction=normal_form(prompt.instruction)), {}, "")
     if isinstance(prompt, Path):
         return promptfile.read(prompt)
+    if not isinstance(prompt, str):
+        raise ConfigError(f"the prompt is {prompt!r:.80}; give its text, the Path of its file, or a Prompt")
     if re.fullmatch(r"\S+\.(md|txt|markdown|prompt|json|yaml|yml)", prompt.strip()):
         raise ConfigError(f"the prompt is {prompt!r}, which looks like a path; give Path({prompt!r}), or text")
     return promptfile.parse(prompt)
@@ -194,7 +205,7 @@ def _placed(message: str, prompt: Prompt, columns: tuple[str, ...], source: str 
 def load_task(
     source: str | Path | Table,
     *,
-    metric: str = "auto",
+    metric: str | Metric | Callable[..., object] = "auto",
     target: str = "target",
     input: str | None = None,
     images: str | Sequence[str] = (),
@@ -210,8 +221,8 @@ def load_task(
         source: data file (.jsonl, .json, .csv, .tsv, .parquet), folder with train, dev and test files, name of a
             bundled or installed task, `path.py:Name` or `package.module:Name` (a Task, or a function that returns
             one); or a DataFrame (pandas, polars), a list of dicts, or a dict of such for train, dev, test.
-        metric: name, `auto` (picked by the targets), `none` (no scores), `judge:FILE.md` or
-            `path.py:function`.
+        metric: name, `auto` (picked by the targets), `none` (no scores), `judge:FILE.md`, `path.py:function`, or a
+            function of reply and example, or an object with such a `score`.
         target: column of the targets, or several ("a,b") that make a target object; rows may lack it where nothing
             needs them. A list of texts or numbers in it means that any of them is right.
         input: column that is the user message of a prompt without placeholders; None = `input`, or the
@@ -235,6 +246,8 @@ def load_task(
         return replace(plugged, description=description or plugged.description), ()
     found, name, settings = _find_data(source)
     place = str(found) if isinstance(found, Path) else name
+    own = None if isinstance(metric, str) else given(metric, answer_pattern)
+    metric = str(metric if own is None else own.name)
     metric = settings.get("metric", metric) if metric == "auto" else metric
     rows = data.load(
         found,
@@ -246,7 +259,7 @@ def load_task(
         **metrics.list_reading(metric),
     )
     notes = [note.replace(place, name) if settings else note for note in rows.notes]
-    chosen, reason = _metric(metric, rows, place, answer_pattern)
+    chosen, reason = (own, "") if own is not None else _metric(metric, rows, place, answer_pattern)
     if reason:
         notes.append(f"metric {chosen.name}: {reason}")
     task = Task(

@@ -48,6 +48,10 @@ _REMEDIES = {
 }
 # Faults of the code that reads a reply or makes a request; asking again repeats them, and pays again.
 _CODE_FAULTS = (AttributeError, LookupError, TypeError, ValueError, NotImplementedError)
+# Names of classes that litellm writes around what an endpoint says.
+_PREFIX = re.compile(
+    r"^(?:litellm\.\w+: )+(?:\w+Error: )?(?:\w+Exception (?:\w+Error )?- )?|\. Handle with `litellm\.\w+`\.?"
+)
 _GEMINI_UNREADABLE = "Error converting to valid response"
 _UNREADABLE = "; litellm cannot handle this call or its reply, which may be paid for: it is not sent again"
 
@@ -95,8 +99,10 @@ def without_secrets(text: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
+    """Return what a failure says, without the names of classes that litellm writes before it."""
     text, _, _ = str(error).partition("Traceback (most recent call last)")
-    return without_secrets(" ".join(text.split()))[:500]
+    text = " ".join(text.split())
+    return without_secrets(_PREFIX.sub("", text) or text)[:500]
 
 
 def _kinds(litellm: ModuleType) -> tuple[tuple[type[Exception], type[ProviderError]], ...]:

@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from promptopt import promptfile
-from promptopt.asking import RunState, Tally
+from promptopt.asking import Cell, RunState, Tally
 from promptopt.gate import prompt_tokens
 from promptopt.plan import Plan
 from promptopt.registry import deviations_of, options_of
 from promptopt.stats import Comparison, compare, macro_f1, score_interval
-from promptopt.types import Candidate, Example, LabelMetric
+from promptopt.types import Candidate, Example, LabelMetric, Metric
 
 # Characters that would steer a terminal or a reader's eye, or that UTF-8 cannot carry; they only stand in
 # JSON strings, where the escape means the same.
@@ -345,12 +345,23 @@ def _split(state: RunState, candidate: Candidate, examples: tuple[Example, ...])
 
 
 def _macro_f1(plan: Plan, state: RunState, candidate: Candidate) -> float | None:
-    """Return a candidate's macro-F1 on the test examples; an unreadable answer is wrong, and of no class."""
-    metric, task = plan.task.metric, plan.task
-    if not isinstance(metric, LabelMetric):
-        return None
+    """Return a candidate's macro-F1 on the test examples."""
+    task = plan.task
     rows = (*task.train, *task.dev, *plan.holdout, *plan.sealed)
     cells = [(example, state.cells.get((candidate.id, example.id))) for example in plan.sealed]
-    pairs = [metric.classes(cell.output or "", example) for example, cell in cells if cell is not None]
-    labels = {metric.classes("", example)[0] for example in rows}
-    return macro_f1(pairs, labels) if pairs else None
+    return labels_f1(task.metric, [(example, cell) for example, cell in cells if cell is not None], rows)
+
+
+def labels_f1(metric: Metric, cells: Sequence[tuple[Example, Cell]], rows: Sequence[Example]) -> float | None:
+    """Return the macro-F1 of answers; an unreadable one is wrong, and of no class.
+
+    Args:
+        rows: all rows whose labels count.
+
+    Returns:
+        A number in [0, 1]; None = the answers are no classes, or there are none.
+    """
+    if not isinstance(metric, LabelMetric) or not cells:
+        return None
+    pairs = [metric.classes(cell.output or "", example) for example, cell in cells]
+    return macro_f1(pairs, {metric.classes("", example)[0] for example in rows})

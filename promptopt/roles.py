@@ -140,6 +140,7 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
             )
         names["embedding"] = settings.embedding_model
     check_roles(settings.model_options)
+    _check_once(settings)
     unused = sorted(set(settings.model_options) - set(names))
     if unused:
         raise ConfigError(
@@ -163,6 +164,14 @@ def unused_models(settings: Settings, needs: frozenset[str]) -> list[str]:
         for flag, (name, need) in named.items()
         if name is not None and need not in needs
     ]
+
+
+def _check_once(settings: Settings) -> None:
+    """Raise ConfigError if an option of the task model is given in both ways; `--api-base` is for every role."""
+    for name in settings.model_options.get("task", {}):
+        if name in ("max_tokens", "price_in", "price_out") and getattr(settings, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} and --set-model task.{name} say the same; give one of them")
 
 
 def _find(name: str, role: Role, settings: Settings, known: Mapping[str, Facts]) -> ModelSpec:

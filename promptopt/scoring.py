@@ -31,7 +31,7 @@ from promptopt.pacing import Pacing
 from promptopt.plan import model_identity, name_in_folder, plugged_identity, predict_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import worst_score
-from promptopt.result import Spent, SplitScore, Status, as_json, package_version, spend_of, split_score
+from promptopt.result import Spent, SplitScore, Status, as_json, labels_f1, package_version, spend_of, split_score
 from promptopt.roles import check_images, find_models, unused_models
 from promptopt.run import make_transports
 from promptopt.sizing import ANSWER_WORDS, RATING_WORDS
@@ -71,11 +71,14 @@ class Evaluation:
         reason: why it ended as it did.
         n: examples that were to be evaluated.
         score: over those that were answered; None = none was.
+        macro_f1: mean F1 of the task's labels on the same examples, in [0, 1]; None = the answers are no classes.
         unparsed: replies in which no answer could be found; they score 0.
         missing: examples without an answer; they count in nothing.
         spend: answers used, with what they cost when they were paid.
+        by_role: the same by the role of the model: `task`, and `judge` where a judge rates the answers.
         paid_calls: answers that were bought now; the others lay in the journal.
-        per_call: means of an answer, ratings aside: input_tokens, output_tokens, cost_usd (None = unknown price).
+        per_call: means of an answer of the task model: input_tokens, output_tokens, cost_usd (None = unknown).
+        per_rating: the same of a judge's rating; None = no judge was asked.
         failures: in the order of the data.
         duration_s: seconds of this session.
     """
@@ -88,11 +91,14 @@ class Evaluation:
     model: dict[str, Any]
     n: int
     score: SplitScore | None
+    macro_f1: float | None
     unparsed: int
     missing: int
     spend: Spent
+    by_role: dict[str, Spent]
     paid_calls: int
     per_call: dict[str, float | None]
+    per_rating: dict[str, float | None] | None
     failures: tuple[Failure, ...]
     duration_s: float
     version: str
@@ -243,8 +249,11 @@ class Evaluating:
             journal.forget_events("gaps", state.fresh_gaps)  # another evaluation asks again for what is missing
             journal.set_elapsed(session, time.monotonic() - started)
             await journal.committed()
+            found = self._evaluation(state, journal.attempt_counts().get("ok", 0) - n_before)
+            if status == "completed" and found.score is None:
+                status, reason = "failed", "no example was answered: every call failed"
             found = replace(
-                self._evaluation(state, journal.attempt_counts().get("ok", 0) - n_before),
+                found,
                 status=status,
                 reason=reason,
                 duration_s=round(time.monotonic() - started, 3),
@@ -362,11 +371,14 @@ class Evaluating:
             model={"name": self.spec.name, "is_simulated": self.spec.is_simulated},
             n=len(self.examples),
             score=split_score([cell.score.value for _, cell in cells]),
+            macro_f1=labels_f1(task.metric, cells, (*task.train, *task.dev, *task.test)),
             unparsed=sum(not cell.score.is_parsed for _, cell in cells),
             missing=len(pairs) - len(cells),
             spend=Spent(spend.calls, spend.cost_usd, spend.input_tokens, spend.output_tokens),
+            by_role=spend.by_role,
             paid_calls=n_paid,
             per_call=_per_call(spend.by_role.get("task", spend)),
+            per_rating=_per_call(spend.by_role["judge"]) if "judge" in spend.by_role else None,
             failures=tuple(sorted(failures, key=lambda failure: order[failure.example_id])),
             duration_s=0.0,
             version=package_version(),

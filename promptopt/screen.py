@@ -42,6 +42,11 @@ def dollars(amount: Decimal | None) -> str:
     return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
 
 
+def counted(n: int, word: str) -> str:
+    """Return a number of things with their word in the right number."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
 class Screen:
     """Prints to a person: notes and progress to stderr, the outcome to stdout.
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from promptopt.result import SplitScore
 from promptopt.scoring import Estimate, Evaluating, Evaluation, Failure
-from promptopt.screen import clean, console_of, dollars, short, tail
+from promptopt.screen import clean, console_of, counted, dollars, short, tail
 
 _MOST_SHOWN = 160
 
@@ -36,7 +36,8 @@ class EvaluationScreen:
             _line(self._err, note)
         spec = evaluating.spec
         stand_in = " (SIMULATED: built-in stand-in, no real model)" if spec.is_simulated else ""
-        what = f"{len(evaluating.examples)} {evaluating.split} examples of {evaluating.task.name}"
+        split = "" if evaluating.split == "all" else f"{evaluating.split} "
+        what = f"{counted(len(evaluating.examples), f'{split}example')} of {evaluating.task.name}"
         _line(self._err, f"evaluating on {what} with {spec.name}{stand_in}")
 
     def estimate(self) -> None:
@@ -65,13 +66,17 @@ class EvaluationScreen:
         if found.model["is_simulated"]:
             _line(self._out, "SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
         _line(self._out, _score_line(found), "bold")
-        if found.status != "completed":
+        if found.status == "failed":  # the reason goes to stderr, as that of every error
+            _line(self._out, "failed before every example was scored", "red")
+        elif found.status != "completed":
             _line(self._out, _ending(found.status, found.reason), "red")
         for line in _spend_lines(found):
             _line(self._out, line)
         n = len(found.failures)
         if n and n_shown:
-            _line(self._out, f"\n{n} failures" + (f", {n_shown} of them:" if n > n_shown else ":"), "bold")
+            _line(
+                self._out, f"\n{counted(n, 'failure')}" + (f", {n_shown} of them:" if n > n_shown else ":"), "bold"
+            )
             for failure in found.failures[:n_shown]:
                 for line in _failure_lines(failure):
                     _line(self._out, line)
@@ -101,9 +106,11 @@ def _ending(status: str, reason: str) -> str:
 def _score_line(found: Evaluation) -> str:
     score: SplitScore | None = found.score
     if score is None:
-        return f"No example of {found.n} was answered."
+        return f"No example of {found.n} was {'scored' if found.spend.calls else 'answered'}."
     low, high = score.ci95
     parts = [f"{found.split} score {score.score:.1%} (95% interval {low:.1%} to {high:.1%}, n={score.n})"]
+    if found.macro_f1 is not None:
+        parts.append(f"macro-F1 {found.macro_f1:.1%}")
     if found.unparsed:
         parts.append(f"{found.unparsed} unparseable")
     if found.missing:
@@ -112,15 +119,25 @@ def _score_line(found: Evaluation) -> str:
 
 
 def _spend_lines(found: Evaluation) -> list[str]:
-    spend, each = found.spend, found.per_call
+    spend = found.spend
+    if not spend.calls:
+        return []
+    n_rated = found.by_role["judge"].calls if "judge" in found.by_role else 0
     reused = spend.calls - found.paid_calls
-    calls = f"{spend.calls:,} answers" + (f", {reused:,} of them paid before" if reused > 0 else "")
-    cost = each["cost_usd"]
-    price = "at unknown cost" if cost is None else f"${cost:.6f}"
+    calls = counted(spend.calls - n_rated, "answer")
+    calls += f" and {counted(n_rated, 'rating')} by the judge" if n_rated else ""
+    calls += f", {reused:,} of them paid before" if reused > 0 else ""
     return [
         f"{calls}; {spend.input_tokens:,} tokens in, {spend.output_tokens:,} out; {dollars(spend.cost_usd)}",
-        f"a call: {each['input_tokens'] or 0:.0f} tokens in, {each['output_tokens'] or 0:.0f} out, {price}",
+        f"{'an answer' if n_rated else 'a call'}: {_each_line(found.per_call)}",
+        *([] if found.per_rating is None else [f"a rating: {_each_line(found.per_rating)}"]),
     ]
+
+
+def _each_line(each: dict[str, float | None]) -> str:
+    cost = each["cost_usd"]
+    price = "at unknown cost" if cost is None else f"${cost:.6f}"
+    return f"{each['input_tokens'] or 0:.0f} tokens in, {each['output_tokens'] or 0:.0f} out, {price}"
 
 
 def _failure_lines(failure: Failure) -> list[str]:

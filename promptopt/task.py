@@ -73,13 +73,17 @@ class Task:
         """Return this task with `prompt` as the one to improve.
 
         Raises:
-            ConfigError: the prompt is empty, has an unknown placeholder or unbalanced keep marks, or the
-                input has no place in it.
+            ConfigError: the prompt is empty, has an unknown placeholder or unbalanced keep marks, a
+                demonstration has an unknown column, or the input has no place in it.
         """
         if not prompt.instruction.strip() and not prompt.demos:
             raise ConfigError("the prompt is empty; write at least one sentence")
         template.kept(prompt.instruction)
         template.parts(KEEP_MARK.sub("", prompt.instruction))
+        for i_demo, demo in enumerate(prompt.demos, start=1):
+            lost = next((column for column, _ in demo.inputs if column not in self.columns), None)
+            if lost is not None:
+                raise ConfigError(f"demonstration {i_demo}: no column {lost!r}; {nearest(lost, self.columns)}")
         task = replace(self, initial=prompt)
         is_shown = self.input_column in task.shown_columns
         if is_shown and self.input_column not in self.columns and self.predict is None and self.columns:

@@ -6,12 +6,13 @@ import inspect
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from promptopt import plugin
 from promptopt.errors import ConfigError, TaskError
-from promptopt.types import Example, Score
+from promptopt.types import Example, Metric, Score, digest
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,28 @@ def wrapped(found: plugin.Plugin) -> FunctionMetric:
     except ValueError:  # a builtin without a signature: its first call tells
         pass
     return FunctionMetric(found.name, function, found.digest)
+
+
+def given(metric: Metric | Callable[..., object], answer_pattern: str | None = None) -> Metric:
+    """Return the metric that an object in Python is: itself, if it has a name and scores; else a function as one.
+
+    A function is known by its name and the text of its source; where Python has no source, by its name alone.
+
+    Raises:
+        ConfigError: it is neither, or cannot be called with reply and example; or a pattern of answers is given,
+            which it does not use.
+    """
+    if answer_pattern is not None:
+        raise ConfigError("answer_pattern: your own metric looks for the answer itself; leave one of them out")
+    if isinstance(getattr(metric, "name", None), str) and hasattr(metric, "score"):
+        return cast(Metric, metric)
+    code = metric if inspect.isclass(metric) or inspect.isroutine(metric) else type(metric)
+    name = f"{getattr(code, '__module__', '')}:{getattr(code, '__qualname__', code)}"
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError):
+        source = ""
+    return wrapped(plugin.Plugin(name, metric, name, digest(name, source)))
 
 
 def _score(result: object, place: str) -> Score:

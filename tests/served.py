@@ -15,7 +15,8 @@ COMMAND = Path(sys.executable).parent / "promptopt"
 @contextmanager
 def served(*options: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run the command on a free port and yield its address; it ends by itself after two minutes at most."""
-    command = [COMMAND, "simulate", "--port", 0, "--max-seconds", 120, *options]
+    limit = [] if "--max-seconds" in options else ["--max-seconds", 120]
+    command = [COMMAND, "simulate", "--port", 0, *limit, *options]
     process = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

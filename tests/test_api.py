@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,58 @@ def test_errors_of_the_run_reach_the_caller(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="file is a file, not a folder"):
         promptopt.optimize(SUPPORT, "support", model="sim", budget=BUDGET, out="file")
+
+
+# Metrics and mistakes in Python ---------------------------------------------------------------------
+
+
+def ends_well(reply: str, example: Example) -> float:
+    """Score by the last word."""
+    return float(reply.split()[-1].strip(".").casefold() == (example.target or ""))
+
+
+class Ends:
+    def score(self, reply: str, example: Example) -> float:
+        return ends_well(reply, example)
+
+
+TEXT = "Sort the message: {{message}}"
+
+
+@pytest.mark.parametrize("metric", [ends_well, Ends(), Ends, lambda reply, example: ends_well(reply, example)])
+def test_a_function_is_a_metric(metric: object) -> None:
+    found = promptopt.evaluate(TEXT, "support", model="sim", examples=20, metric=metric, out="there")
+    assert found.score is not None
+    assert 0 < found.score.score < 1
+    assert found.task["metric"].startswith("test_api:")
+
+
+def test_a_run_knows_its_function_by_name_and_source(tmp_path: Path) -> None:
+    words = {"model": "sim", "budget": BUDGET, "out": str(tmp_path / "here")}
+    first = promptopt.optimize(TEXT, "support", metric=ends_well, **words)  # type: ignore[arg-type]
+    again = asyncio.run(promptopt.aoptimize(TEXT, "support", metric=ends_well, **words))  # type: ignore[arg-type]
+    assert again.best == first.best
+    with pytest.raises(ConfigError, match="another configuration"):
+        promptopt.optimize(TEXT, "support", metric=Ends, **words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"budget": 200}, r"^budget is 200; write Budget\(calls=200\)$"),
+        ({"budget": 0}, r"^budget is 0; write Budget\(calls=200\)$"),
+        ({"budget": Budget(calls=-1)}, "budget-calls is -1; it must be above 0"),
+        ({"model": None}, "^model is None; write its name as text"),
+        ({"judge_model": 3}, "^judge_model is 3; write its name as text"),
+        ({"prompt": 5}, "^the prompt is 5; give its text, the Path of its file, or a Prompt$"),
+        ({"metric": 5}, "int is no function; write def int"),
+        ({"metric": len}, "len cannot be called with two arguments"),
+        ({"metric": ends_well, "answer_pattern": "(a)"}, "answer_pattern: your own metric"),
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("door", [promptopt.optimize, promptopt.evaluate])
+def test_likely_mistakes_are_named(door: Callable[..., object], words: dict[str, object], says: str) -> None:
+    given = {"prompt": TEXT, "task": "support", "model": "sim", **words}
+    with pytest.raises(ConfigError, match=says):
+        door(**given)

@@ -329,7 +329,7 @@ WRONG = [
     Wrong("dollars NaN", r"--budget-usd is nan; write a finite", "--budget-usd nan"),
     Wrong("dollars endless", r"--budget-usd is inf; write a finite", "--budget-usd inf"),
     Wrong("no calls", r"--budget-calls is 0; it must be above 0", "--budget-calls 0"),
-    Wrong("half a call", r"Invalid value for '--budget-calls'", "--budget-calls 1.5"),
+    Wrong("half a call", r"--budget-calls is '1\.5'; write a whole number", "--budget-calls 1.5"),
     Wrong("tokens negative", r"--budget-tokens is -5", "--budget-tokens=-5"),
     Wrong("seconds endless", r"--budget-seconds is inf; write a finite", "--budget-seconds inf"),
     Wrong("seconds NaN", r"--budget-seconds is nan; write a finite", "--budget-seconds nan"),
@@ -384,7 +384,10 @@ def test_least_budget_that_is_named_works(run: Runner) -> None:
 def test_another_configuration_on_a_folder(run: Runner, tmp_path: Path, words: str, says: str) -> None:
     run(*optimize("--budget-calls", 200, "--out", "here"))
     before = n_answers(tmp_path / "here")
-    done = run(*optimize("--budget-calls", 200, "--out", "here", *words.split()))
+    model = words.split()[1] if words.startswith("--model") else "sim"
+    others = words.split() if model == "sim" else []
+    budget = [] if "--budget-calls" in others else ["--budget-calls", 200]
+    done = run(*optimize(*budget, "--out", "here", *others, model=model))
     assert (done.status, done.out) == (cli.EXIT_WRONG_USE, "")
     assert says in done.err
     assert done.err.count("\n") == 1

@@ -13,7 +13,7 @@ from promptopt.bound import number
 from promptopt.config import Settings, load_prompt, load_task, set_initial
 from promptopt.errors import ConfigError
 from promptopt.promptfile import parse
-from promptopt.types import Budget, Prompt
+from promptopt.types import Budget, Demo, Prompt
 
 
 def write_rows(path: Path, n: int = 30, **more: str) -> Path:
@@ -107,6 +107,21 @@ def test_wrong_placeholder_is_placed(tmp_path: Path) -> None:
         set_initial(task, load_prompt(path), str(path))
     with pytest.raises(ConfigError, match=r"^placeholder"):
         set_initial(task, parse("{{quest}}"))
+
+
+def test_wrong_column_of_a_demonstration_is_refused(tmp_path: Path) -> None:
+    task, _ = load_task(write_rows(tmp_path / "d.jsonl"))
+    path = tmp_path / "p.md"
+    block = '```demo\n{"input": {"%s": "x"}, "output": "y"}\n```\n'
+    path.write_text("Answer {{question}}\n" + block % "question" + block % "qestion", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"p\.md: demonstration 2: no column 'qestion'; did you mean 'question'\?"
+    ):
+        set_initial(task, load_prompt(path), str(path))
+    with pytest.raises(ConfigError, match=r"^demonstration 1: no column 'x'; valid: question$"):
+        set_initial(task, load_prompt(Prompt("Answer {{question}}", (Demo((("x", "1"),), "2"),))))
+    free = Prompt("Answer {{question}}", (Demo((), "a block of text"),))
+    assert set_initial(task, load_prompt(free)).initial == free
 
 
 def test_bundled_task_brings_its_metric_and_description() -> None:

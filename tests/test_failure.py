@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -132,6 +133,15 @@ def test_fault_of_litellm_is_no_lost_connection(behind: Exception | None, kind: 
     assert type(classify(litellm, error)) is kind
     assert type(classify(litellm, error, is_answered=True)) is CallRefused
     assert isinstance(classify(litellm, error, is_answered=False), TransientError)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_messages_are_without_names_of_litellms_classes(server: Loopback, model: str) -> None:
+    for status in (400, 404, 500):
+        with pytest.raises(PromptoptError) as caught:
+            ask(server, model, failure(status, "no such luck"))
+        assert "no such luck" in str(caught.value)
+        assert not re.search(r"litellm\.|^\w+(Error|Exception)\b", str(caught.value)), caught.value
 
 
 def test_traceback_is_not_shown() -> None:

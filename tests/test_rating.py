@@ -397,6 +397,11 @@ def test_a_prompt_is_evaluated_by_a_rubric(tmp_path: Path) -> None:
     assert found.score is not None
     assert (found.score.n, found.score.score, found.spend.calls) == (15, 1.0, 30)
     assert found.per_call["cost_usd"] == 0.001
+    assert found.per_rating is not None
+    assert (found.by_role["task"].calls, found.by_role["judge"].calls) == (15, 15)
+    for name in ("input_tokens", "output_tokens"):
+        both = (found.per_call[name] or 0) + (found.per_rating[name] or 0)
+        assert 15 * both == pytest.approx(getattr(found.spend, name)), "the figures add up"
     assert {request.model for request in ratings(transport)} == {"sim:null"}
 
 

@@ -85,6 +85,10 @@ def test_score_cost_and_failures(found: Asked, tmp_path: Path) -> None:
     assert result.score.ci95 == score_interval([1.0] * len(right) + [0.0] * (N_TEST - len(right)))
     assert float(result.spend.cost_usd or 0) == pytest.approx(N_TEST * (20 * 1e-6 + 2 * 2e-6))
     assert result.per_call == {"input_tokens": 20, "output_tokens": 2, "cost_usd": pytest.approx(24e-6)}
+    assert result.macro_f1 == pytest.approx(
+        2 * len(right) / (54 + 20) / 3
+    )  # of red, said 54 times and right 20 times
+    assert result.per_rating is None
     assert result.unparsed == 6
     assert [f.example_id for f in result.failures] == [f"test-{i}" for i in range(N_TEST) if i not in right]
     first = result.failures[0]
@@ -352,6 +356,7 @@ def test_the_command_shows_score_costs_and_failures(run: Runner, tmp_path: Path)
         "SIMULATED",
         "test score",
         "95% interval",
+        "macro-F1",
         "a call: ",
         "failures, 2 of them",
         "target: ",
@@ -362,6 +367,33 @@ def test_the_command_shows_score_costs_and_failures(run: Runner, tmp_path: Path)
     assert "120 of them paid before" in again.out
     assert next(tmp_path.glob("here/evaluation-test-*.json")).name in again.out
     assert again.err == ""
+
+
+def test_a_failed_evaluation_says_why_once(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def score(reply, example):\n    return 5\n", encoding="utf-8")
+    done = run(*evaluate("--metric", "own.py:score"))
+    assert done.status == 1
+    assert "No example of 120 was scored.\nfailed before every example was scored\n" in done.out
+    assert (done.out + done.err).count("returned 5") == 1
+    assert "error: metric own.py:score" in done.err
+
+
+def test_a_dead_server_has_no_costs_a_call(run: Runner) -> None:
+    words = ("--model", "m", "--api-base", "http://127.0.0.1:9/v1", "--examples", 1)
+    done = run("evaluate", SUPPORT, "--data", "support", *words)
+    assert done.status == 1
+    assert "evaluating on 1 test example of support" in done.err
+    assert "No example of 1 was answered.\n" in done.out
+    assert "a call:" not in done.out
+
+
+def test_a_judges_ratings_are_shown_apart(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "rubric.md").write_text("- It is right.\n", encoding="utf-8")
+    done = run(*evaluate("--metric", "judge:rubric.md", "--split", "all", "--examples", 9, "--failures", 0))
+    assert "evaluating on 9 examples of support" in done.err
+    assert "9 answers and 9 ratings by the judge; " in done.out
+    assert "\nan answer: " in done.out
+    assert "\na rating: " in done.out
 
 
 def test_json_is_the_file_and_nothing_else(run: Runner, tmp_path: Path) -> None:

@@ -140,7 +140,11 @@ WRONG = [
     ("a date in a list", TOML + "[set]\nx = [2020-01-01]", r"promptopt\.toml: set x cannot be read"),
     ("an endless number", TOML + f"seed = {'9' * 5000}", r"promptopt\.toml: is not TOML .*4300 digits"),
     ("a long hexadecimal", TOML + f"seed = 0x{'f' * 5000}", r"promptopt\.toml: seed cannot be read .*4300 digits"),
-    ("not a number", TOML.replace("400", "'many'"), r"promptopt\.toml: budget-calls: "),
+    (
+        "not a number",
+        TOML.replace("400", "'many'"),
+        r"promptopt\.toml: budget-calls is many; write a whole number",
+    ),
     ("a list for one value", TOML + "seed = [1]", r"promptopt\.toml: seed needs one value, not a list"),
     ("a table for one value", TOML + "[seed]\nx = 1", r"promptopt\.toml: seed needs one value, not a dict"),
     ("true for a value", TOML + "seed = true", r"seed needs a value, not true"),
