@@ -220,7 +220,7 @@ def test_a_run_knows_its_function_by_name_and_source(tmp_path: Path) -> None:
         ({"metric": len}, "len cannot be called with two arguments"),
         ({"metric": ends_well, "answer_pattern": "(a)"}, "answer_pattern: your own metric"),
     ],
-    ids=range(9),
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
 @pytest.mark.parametrize("door", [promptopt.optimize, promptopt.evaluate])
 def test_likely_mistakes_are_named(door: Callable[..., object], words: dict[str, object], says: str) -> None:

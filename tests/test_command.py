@@ -41,7 +41,7 @@ def test_wrong_words_are_one_message(run: Runner, command: str, words: str, says
 
 @pytest.mark.parametrize("command", ["simulate", "judge-check"])
 def test_other_commands_refuse_an_option_twice_as_well(run: Runner, command: str) -> None:
-    flag = {"simulate": "--port", "judge-check": "--rubric"}[command]
+    flag = {"simulate": "--landscape", "judge-check": "--rubric"}[command]
     done = run(command, flag, "1", flag, "2")
     assert (done.status, done.err) == (2, f"error: {flag} stands 2 times; give it once\n")
 

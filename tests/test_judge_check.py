@@ -296,8 +296,8 @@ def test_the_command_with_the_simulator(
     assert "no budget given: at most 1,000 calls" in said.err
 
 
-def judge_words(url: str, *more: object) -> tuple[object, ...]:
-    return (*GOOD, "--model", "judge", "--api-base", url, *more)
+def judge_words(url: str, *more: object) -> list[object]:
+    return good_but("--model", "judge", "--api-base", url, *more)
 
 
 def test_an_incomplete_check_is_a_failure(
