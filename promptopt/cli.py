@@ -31,6 +31,7 @@ from promptopt.cli_options import (
     MaxTokens,
     Metric,
     Model,
+    Optimizer,
     Out,
     PriceIn,
     PriceOut,
@@ -71,12 +72,29 @@ app = typer.Typer(
 )
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from promptopt.result import package_version
+
+        _print(f"promptopt {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find a better prompt for a black-box LLM, at an agreed cost, with evidence on unseen data."""
+
+
 @app.command(cls=Configured)
 def optimize(
     prompt_file: PromptFile,
     data: Data,
     model: Model,
-    optimizer: Annotated[str, typer.Option(help="strategy; auto picks one")] = "auto",
+    optimizer: Optimizer = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
     metric: Metric = None,
     answer_pattern: AnswerPattern = None,

@@ -53,12 +53,16 @@ if TYPE_CHECKING:
     from promptopt.scoring import Evaluation
 
 
+def _splits() -> list[str]:
+    return ["train", "dev", "test", "all"]
+
+
 def evaluate(
     prompt_file: PromptFile,
     data: Data,
     model: Model,
     judge_model: JudgeModel = None,
-    split: Annotated[str, typer.Option(help="train, dev, test or all")] = "test",
+    split: Annotated[str, typer.Option(help="train, dev, test or all", autocompletion=_splits)] = "test",
     examples: Annotated[int | None, typer.Option(help="a random sample of so many, by seed")] = None,
     metric: Metric = None,
     answer_pattern: AnswerPattern = None,

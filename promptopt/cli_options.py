@@ -13,7 +13,24 @@ Data = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="task model: any litellm name, or sim (built-in simulator)")]
 AnswerPattern = Annotated[str | None, typer.Option(help="regex whose group is the answer")]
-Metric = Annotated[str | None, typer.Option(help="auto, none, or see `promptopt metrics`")]
+
+
+def _metrics() -> list[str]:
+    from promptopt.tasks.metrics import METRICS
+
+    return ["auto", *(name for name in METRICS if ":" not in name and "." not in name)]
+
+
+def _optimizers() -> list[str]:
+    from promptopt import registry
+
+    return ["auto", *registry.optimizer_names()]
+
+
+Optimizer = Annotated[str, typer.Option(help="strategy; auto picks one", autocompletion=_optimizers)]
+Metric = Annotated[
+    str | None, typer.Option(help="auto, none, or see `promptopt metrics`", autocompletion=_metrics)
+]
 JudgeModel = Annotated[str | None, typer.Option(help="model that judges; else --model")]
 SetModel = Annotated[
     list[str] | None, typer.Option("--set-model", help="option of a role's model, role.k=v (task.temperature=1)")

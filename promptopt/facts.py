@@ -98,7 +98,7 @@ def _check_name_and_key(litellm: ModuleType, name: str) -> None:
     try:
         _, provider, _, _ = litellm.get_llm_provider(name)
     except litellm.BadRequestError as error:
-        hint = nearest(name, (n for n in litellm.model_cost if "/" not in n))
+        hint = nearest(name, ("sim", *(n for n in litellm.model_cost if "/" not in n)))
         raise ConfigError(
             f"model {name!r} is unknown: {hint} Write provider/name as litellm does (openai/gpt-5-mini), "
             "`sim` for the simulator, or add --api-base for your own server"

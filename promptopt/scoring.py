@@ -159,6 +159,8 @@ class Evaluating:
         needs = frozenset() if task.judged is None else frozenset({"judge"})
         self.models = find_models(settings, needs, ("task",))
         self.notes = (*notes, *unused_models(settings, needs), *check_images(task, self.models))
+        if n_examples is not None and n_examples > len(self.examples):
+            self.notes += (f"--examples {n_examples}: there are only {len(self.examples)}",)
         self.folder = settings.out or folder.new_folder(f"{task.name}-evaluate")
         self.stop = Stop()
         self.state: RunState | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def _load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"--config {path}: no such file; `promptopt init` writes one to start from") from None
+    except IsADirectoryError:
+        raise ConfigError(f"--config {path} is a folder; name the file in it, such as promptopt.toml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # a whole number may be too long to be read
@@ -98,7 +101,17 @@ def _load(path: Path) -> dict[str, Any]:
 def _check_keys(path: Path, names: Iterable[str], keys: Sequence[str]) -> None:
     for key in names:
         if key.replace("_", "-") not in keys:
-            raise ConfigError(f"{path}: unknown key {key!r}; {nearest(key, keys)}")
+            raise ConfigError(f"{path}: unknown key {key!r}; {_hint(key, keys)}")
+
+
+def _hint(key: str, keys: Sequence[str]) -> str:
+    """Return what to write instead of a key that a settings file cannot have here."""
+    name = key.replace("_", "-")
+    if name in promptfile.OPTION_KEYS:
+        return "it belongs to another command; write it at the top of the file, or into that command's table"
+    if re.search(r"(^|-)(key|token|secret|password)$", name):
+        return "keys are read from the environment alone, so that no file holds them"
+    return nearest(name, (*keys, *COMMANDS))
 
 
 def _value(path: Path, key: str, value: Any, *, is_repeated: bool) -> str | bool | tuple[str, ...]:

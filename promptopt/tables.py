@@ -94,7 +94,7 @@ def read(path: Path) -> list[Row]:
     if suffix not in SUFFIXES:
         hint = "; export the sheet as CSV (UTF-8)" if suffix in (".xlsx", ".xls", ".ods") else ""
         raise ConfigError(
-            f"{path}: files in {suffix or 'nothing'!r} are not supported; use "
+            f"{path}: {f'files in {suffix!r}' if suffix else 'files without a suffix'} are not supported; use "
             f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}{hint}"
         )
     try:

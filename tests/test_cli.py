@@ -119,6 +119,28 @@ def test_raised_budget_goes_on_also_where_the_proof_grows(run: Runner) -> None:
     assert json.loads(done.out)["spend"]["by_phase"]["proof"]["calls"] >= 90
 
 
+def test_version(run: Runner) -> None:
+    done = run("--version")
+    assert (done.status, done.err) == (0, "")
+    assert re.fullmatch(r"promptopt \d+\.\d+\.\d+\n", done.out)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("promptopt optimize --optimizer prompt", {"promptagent", "promptquine"}),
+        ("promptopt evaluate --split t", {"train", "test"}),
+        ("promptopt evaluate --metric json", {"json"}),
+    ],
+)
+def test_completion_knows_values(typed: str, offered: set[str]) -> None:
+    environment = {**os.environ, "_PROMPTOPT_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": "3"}
+    named = "import sys; sys.argv = ['promptopt']; from promptopt.cli import main; main()"
+    command = [sys.executable, "-c", named]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert set(done.stdout.split()) == offered
+
+
 def test_lists(run: Runner) -> None:
     shown = run("optimizers").out
     assert "capo (what auto picks):" in shown

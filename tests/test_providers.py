@@ -95,6 +95,8 @@ def test_known_model_has_its_listed_price(key: None) -> None:
 def test_unknown_name_is_refused_with_the_nearest(key: None) -> None:
     with pytest.raises(ConfigError, match=r"gpt-4o-minni.*did you mean 'gpt-4o-mini'.*--api-base"):
         find_model("gpt-4o-minni", "task")
+    with pytest.raises(ConfigError, match="did you mean 'sim'"):
+        find_model("simm", "task")
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,17 @@ WRONG = [
     ("no toml", "x = [", r"promptopt\.toml: is not TOML"),
     ("unknown key", TOML + "budgt_calls = 3", r"unknown key 'budgt_calls'; did you mean 'budget-calls'"),
     ("unknown key of a table", TOML + "[evaluate]\nsplitt = 'dev'", r"unknown key 'splitt'; did you mean 'split'"),
+    ("unknown table", TOML + "[evaluat]\nsplit = 'dev'", r"unknown key 'evaluat'; did you mean 'evaluate'"),
+    (
+        "a key of an API",
+        TOML + "api-key = 'x'",
+        r"'api-key'; keys are read from the environment alone",
+    ),
+    (
+        "option of evaluate",
+        TOML + "[optimize]\nsplit = 'dev'",
+        r"'split'; it belongs to another command",
+    ),
     ("key of another command", TOML + "[optimize]\nfail-under = 0.5", r"unknown key 'fail-under'"),
     ("command as a value", TOML + "evaluate = 3", r"evaluate is a command; write its options into a table"),
     ("a command as a value, the own one", TOML + "optimize = 3", r"optimize is a command; write its options into"),
