@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import Parameter, signature
+
 from promptopt import plugin
 from promptopt.errors import ConfigError
 from promptopt.task import Task
@@ -24,6 +27,11 @@ def find(name: str) -> Task | None:
         return None
     task = found.value
     if not isinstance(task, Task) and callable(task):
+        if needed := _arguments(task):
+            raise ConfigError(
+                f"--data {name!r}: {found.place} needs {', '.join(needed)}; name a promptopt.Task, or a function "
+                "without arguments that returns one"
+            )
         try:
             task = task()
         except ConfigError as error:
@@ -38,6 +46,16 @@ def find(name: str) -> Task | None:
             "function without arguments that returns one"
         )
     return task
+
+
+def _arguments(function: Callable[..., object]) -> list[str]:
+    """Return the arguments that a function cannot do without."""
+    given = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError):  # some that are built in tell none
+        return []
+    return [p.name for p in parameters if p.default is Parameter.empty and p.kind not in given]
 
 
 def source_digest(name: str) -> str:
