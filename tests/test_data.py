@@ -220,7 +220,7 @@ WRONG = [
         "",
         "files in '.xlsx' are not supported; use .jsonl, .json, .csv, .tsv or .parquet; export the sheet",
     ),
-    ("data", "x", "", "files in 'nothing' are not supported"),
+    ("data", "x", "", "files without a suffix are not supported"),
 ]
 
 
