@@ -29,6 +29,7 @@ BUILT_IN: Mapping[str, str] = types.MappingProxyType(
         "promptagent": "promptopt.optimizers.prompt_agent:PromptAgent",
         "promptquine": "promptopt.optimizers.promptquine:PromptQuine",
         "random": "promptopt.optimizers.random_search:RandomSearch",
+        "reflect": "promptopt.optimizers.reflect:Reflect",
         "spo": "promptopt.optimizers.spo:Spo",
         "tapruning": "promptopt.optimizers.tapruning:TaPruning",
     }

@@ -44,6 +44,11 @@ class TestClaps(OptimizerContract):
     optimizer = "claps"
 
 
+class TestReflect(OptimizerContract):
+    optimizer = "reflect"
+    budget_calls = 170
+
+
 class TestDocumented(OptimizerContract):
     budget_calls = 150
 

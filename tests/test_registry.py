@@ -119,7 +119,7 @@ def test_unknown_name_and_auto() -> None:
 
 
 def test_every_published_strategy_says_how_it_differs() -> None:
-    for name in set(registry.optimizer_names()) - {"random"}:
+    for name in set(registry.optimizer_names()) - {"random", "reflect"}:  # the control, and our own
         optimizer = registry.make_optimizer(name, {})[1]
         deviations = registry.deviations_of(optimizer)
         assert len(deviations) >= 5, name

@@ -1,0 +1,203 @@
+"""Reflect against its specification: what is collected, shown, drawn, and who may replace the incumbent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scripted import LABELS, Scripted, make_study, make_task
+
+from promptopt.optimizers.reflect import Failure, Reflect, _Climb
+from promptopt.types import Candidate, Demo, Prompt, Request
+
+RULES = Prompt("Name the colour, by the rules.")
+
+
+def drive(work: Any) -> Any:
+    return asyncio.run(work)
+
+
+def is_writing(request: Request) -> bool:
+    return "<prompt>" in request.messages[-1].content
+
+
+def number(request: Request) -> int:
+    return int(request.messages[-1].content.split()[-1])
+
+
+def answering(is_right: Callable[[int, Request], bool], written: str = RULES.instruction) -> Scripted:
+    """Return a model that is right where a function says so, and writes one prompt."""
+
+    def reply(request: Request) -> str:
+        if is_writing(request):
+            asks = "Put the whole prompt between" in request.messages[-1].content
+            return f"<prompt>{written}</prompt>" if asks else "1. vague 2. vague 3. vague"
+        i = number(request)
+        return LABELS[i % 3] if is_right(i, request) else "no idea"
+
+    return Scripted(reply)
+
+
+def begun(study: Any, **scores: float) -> _Climb:
+    rows = study.task.dev
+    return _Climb(study.initial, rows, study.task.train, {e.id: scores.get(e.id, 0.0) for e in rows})
+
+
+def test_collects_no_more_failures_and_fresh_examples_than_wanted() -> None:
+    task = make_task(n_train=40)
+    for share, n_fails, n_asked in ((1, 8, 8), (2, 8, 15), (4, 5, 20)):  # each share-th example is a failure
+        transport = answering(lambda i, _, share=share: i % share != 0)  # type: ignore[misc]
+        study, _ = make_study(transport, task=task)
+        climb = begun(study)
+        drive(Reflect()._collect(study, climb))
+        assert (len(climb.fails), len(transport.requests)) == (n_fails, n_asked)
+        assert set(climb.hard) == {failure.example.id for failure in climb.fails}
+        assert set(climb.good) == {e.id for e in task.train[:n_asked]} - set(climb.hard)
+
+
+def test_asks_again_about_old_failures_but_not_about_what_is_shown() -> None:
+    transport = answering(lambda i, _: i != 1)
+    study, _ = make_study(transport)
+    climb = begun(study)
+    first, second = study.task.train[:2]
+    demo = Demo((("input", first.inputs["input"]),), "red")
+    climb.best = Candidate(Prompt("Name it.", (demo,)))
+    climb.fails = [Failure(first, "", ""), Failure(second, "", "")]
+    drive(Reflect(max_fresh=3)._collect(study, climb))
+    assert [number(request) for request in transport.requests] == [1, 2]  # the first is shown, the second known
+    assert [failure.example for failure in climb.fails] == [second]
+
+
+def test_edits_of_a_child_see_disjoint_failures_and_build_on_each_other() -> None:
+    transport = answering(lambda i, _: False)
+    study, _ = make_study(transport)
+    climb = begun(study)
+    climb.fails = [Failure(e, "no idea", "no label found") for e in study.task.train]
+    child = drive(Reflect(edits=2, show=6)._child(study, climb, 1))
+    asked = [request.messages[-1].content for request in transport.requests]
+    assert len(asked) == 4  # reasons and a prompt, twice
+    shown = [{i for i in range(12) if f"item number {i}\n" in text} for text in asked]
+    assert shown[0] == shown[1]
+    assert shown[2] == shown[3] == set(range(12)) - shown[0]
+    assert "1. vague" in asked[1]
+    assert RULES.instruction in asked[2]
+    assert "What is wrong: no label found" in asked[0]
+    assert child.prompt.instruction == RULES.instruction
+
+
+@pytest.mark.parametrize("critique", [True, False])
+def test_no_reasons_are_asked_for_without_critique(critique: bool) -> None:
+    transport = answering(lambda i, _: False)
+    study, _ = make_study(transport)
+    climb = begun(study)
+    climb.fails = [Failure(study.task.train[0], "", "")]
+    drive(Reflect(edits=1, critique=critique)._child(study, climb, 1))
+    assert len(transport.requests) == 1 + critique
+
+
+def test_every_third_child_changes_demonstrations_alone() -> None:
+    transport = answering(lambda i, _: False)
+    study, _ = make_study(transport)
+    climb = begun(study)
+    climb.fails = [Failure(study.task.train[0], "", "")]
+    climb.good = {e.id: "red" for e in study.task.train}
+    child = drive(Reflect()._child(study, climb, 3))
+    assert transport.requests == []
+    assert child.prompt.instruction == study.initial.prompt.instruction
+    assert len(child.prompt.demos) == 2
+
+
+def test_draws_the_rarest_target_first() -> None:
+    study, _ = make_study(answering(lambda i, _: True))
+    climb = begun(study)
+    climb.hard = {e.id: e for e in study.task.train}
+    shown = Demo((("input", study.task.train[0].inputs["input"]),), "red")
+    for _ in range(20):
+        drawn = Reflect()._draw(study, climb, "Name it.", [shown], 5)
+        assert {demo.output for demo in drawn[:2]} == {"green", "blue"}
+        assert Counter(demo.output for demo in drawn) == {"red": 1, "green": 2, "blue": 2}
+
+
+def test_draws_nothing_twice_with_own_replies_or_targets() -> None:
+    study, _ = make_study(answering(lambda i, _: True))
+    climb = begun(study)
+    train = study.task.train
+    climb.good = {e.id: f"I say {e.target}" for e in train[:6]} | {train[6].id: "x" * 401}
+    climb.hard = {e.id: e for e in train[7:]}
+    for _ in range(20):
+        drawn = Reflect(max_demos=9)._draw(study, climb, "Name it.", (), 9)
+        shown = [demo.inputs[0][1] for demo in drawn]
+        assert len(set(shown)) == 9
+        for text, demo in zip(shown, drawn, strict=True):
+            i = int(text.split()[-1])
+            assert demo.output == (f"I say {LABELS[i % 3]}" if i < 6 else LABELS[i % 3])
+
+
+def challenge(scores: dict[int, float], is_right: Callable[[int], bool], **options: Any) -> tuple[Any, int]:
+    """Return the outcome of a challenge on 40 dev examples, and how many answers it took."""
+    transport = answering(lambda i, _: is_right(i - 100))
+    study, _ = make_study(transport, task=make_task(n_dev=40))
+    climb = begun(study, **{f"dev-{100 + i}": score for i, score in scores.items()})
+    child = Candidate(options.pop("prompt", RULES))
+    found = drive(Reflect(**options)._challenge(study, climb, child))
+    return found, len(transport.requests)
+
+
+def test_a_better_child_is_seen_on_everything_and_wins() -> None:
+    found, n = challenge(dict.fromkeys(range(20), 1.0), lambda i: i < 21)
+    assert n == 40
+    assert sum(found[1].values()) == 21
+
+
+def test_a_child_that_cannot_catch_up_leaves_early() -> None:
+    found, n = challenge(dict.fromkeys(range(39), 1.0), lambda i: i % 2 == 0)
+    assert found is None
+    assert n == 15
+
+
+def test_a_child_that_is_shown_to_be_worse_leaves_early() -> None:
+    found, n = challenge(dict.fromkeys(range(25), 1.0), lambda i: False)
+    assert found is None
+    assert n < 40
+
+
+def test_of_equal_prompts_the_shorter_wins() -> None:
+    same = {i: float(i % 2) for i in range(40)}
+    assert challenge(same, lambda i: i % 2 == 1, prompt=Prompt("Name it."))[0] is not None
+    assert challenge(same, lambda i: i % 2 == 1, prompt=Prompt("Name the colour. " * 9))[0] is None
+
+
+def test_a_better_child_is_seldom_rejected() -> None:
+    """Better by two of 40, in random order: at most alpha of the challenges may reject it (here: fixed seeds)."""
+    n_lost = 0
+    for seed in range(60):
+        transport = answering(lambda i, _: (i - 100) % 4 != 0)
+        study, _ = make_study(transport, task=make_task(n_dev=40), seed=seed)
+        worse = {e.id: float(i % 4 == 0 or i % 4 == 1 or 4 < i < 22) for i, e in enumerate(study.task.dev)}
+        climb = _Climb(study.initial, study.task.dev, study.task.train, worse)
+        lead = sum((i % 4 != 0) - worse[e.id] for i, e in enumerate(study.task.dev))
+        assert lead > 0
+        n_lost += drive(Reflect(alpha=0.25, eps=0.0)._challenge(study, climb, Candidate(RULES))) is None
+    assert n_lost <= 15
+
+
+def test_ends_when_nothing_new_is_written() -> None:
+    transport = answering(lambda i, _: i % 3 == 0, written="Name the colour.")
+    study, _ = make_study(transport)
+    best = drive(Reflect(max_demos=0).optimize(study))
+    assert best.id == study.initial.id
+    n_written = sum(map(is_writing, transport.requests))
+    assert 60 <= n_written <= 60 * 4 + 12
+
+
+def test_an_answer_that_is_missing_counts_for_neither() -> None:
+    transport = answering(lambda i, _: True)
+    study, _ = make_study(transport)
+    climb = begun(study)
+    climb.scores = dict.fromkeys(climb.scores, math.nan) | {study.task.dev[0].id: 0.0}
+    _, scores = drive(Reflect()._challenge(study, climb, Candidate(RULES)))
+    assert scores == {study.task.dev[0].id: 1.0}
