@@ -249,7 +249,7 @@ def _show_cohere(litellm: ModuleType) -> None:
 
 
 def _price_once(litellm: Any) -> None:
-    """Keep litellm from pricing our replies too, a fifth of its work on a call, where nobody listens to it."""
+    """Keep litellm from pricing our replies too, which takes it long, where nobody listens to it."""
     price = litellm.response_cost_calculator
 
     @functools.wraps(price)
