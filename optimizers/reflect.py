@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,10 +27,10 @@ from promptopt.option import check_range
 from promptopt.racing import blocks
 from promptopt.stats import SAME, BettingTest
 from promptopt.study import Study
-from promptopt.template import render_demo
+from promptopt.template import render_demo, substitute
 from promptopt.types import Candidate, Demo, Example, Role
 
-CRITIQUE = """A language model follows this prompt:
+_CASE = """A language model follows this prompt:
 <prompt>
 {instruction}
 </prompt>
@@ -37,22 +38,16 @@ The task: {description}
 
 On these inputs it did badly:
 {failures}
+"""
 
+CRITIQUE = f"""{_CASE}
 Give three reasons, each in a sentence or two, why the prompt leads to such failures. Speak of what it says, leaves
 open or gets wrong, not of single inputs."""
 
-REWRITE = """A language model follows this prompt:
-<prompt>
-{instruction}
-</prompt>
-The task: {description}
-
-On these inputs it did badly:
-{failures}
-{reasons}
+REWRITE = f"""{_CASE}{{reasons}}
 Write a better prompt. State general rules that would have prevented such failures, keep what works, and copy none
 of the inputs above.
-{demands}
+{{demands}}
 Put the whole prompt between <prompt> and </prompt>."""
 
 _REASONS = "\nWhat may be the reasons:\n{critique}\n"
@@ -134,7 +129,7 @@ class Reflect:
     requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
     usual_calls: ClassVar[str] = "from 100; 300 to 3,000 are usual"
     when: ClassVar[str] = "labels at hand; failures tell what the prompt lacks (new, not compared with others yet)"
-    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
@@ -257,7 +252,7 @@ class Reflect:
             "failures": "\n\n".join(_shown(study, failure) for failure in group),
         }
         said = await study.generate(CRITIQUE, **fields) if self.critique else []
-        reasons = _REASONS.replace("{critique}", said[0].strip()) if said else ""
+        reasons = substitute(_REASONS, {"critique": said[0].strip()}) if said else ""
         written = await study.write(REWRITE, "prompt", demands=study.demands, reasons=reasons, **fields)
         return instruction if written is None else written
 

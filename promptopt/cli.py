@@ -68,7 +68,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Find a better prompt for a black-box LLM, at an agreed cost, with evidence on unseen data.",
 )
 
 

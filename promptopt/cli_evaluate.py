@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 
 
 def _splits() -> list[str]:
-    return ["train", "dev", "test", "all"]
+    from promptopt.scoring import SPLITS
+
+    return list(SPLITS)
 
 
 def evaluate(

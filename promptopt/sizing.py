@@ -154,9 +154,8 @@ class Sizing:
     @cached_property
     def _means(self) -> tuple[float, float, float]:
         """Mean tokens of the rendered prompt with an example, of an example, and of a target."""
-        rows = self._examples[
-            :: 1 + len(self._examples) // _N_MEASURED
-        ]  # a few long texts may be most of all tokens
+        step = 1 + len(self._examples) // _N_MEASURED  # many: a few long texts may be most of all tokens
+        rows = self._examples[::step]
         rendered = sum(len(m.content) for e in rows for m in self.task.render(self.task.initial, e))
         shown = sum(len(e.inputs[column]) for e in rows for column in self.task.shown_columns)
         targets = sum(len(e.target or "") for e in rows)
