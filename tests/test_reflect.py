@@ -154,15 +154,16 @@ def test_a_better_child_is_seen_on_everything_and_wins() -> None:
 
 
 def test_a_child_that_cannot_catch_up_leaves_early() -> None:
-    found, n = challenge(dict.fromkeys(range(39), 1.0), lambda i: i % 2 == 0)
+    found, n = challenge(dict.fromkeys(range(39), 1.0), lambda i: i % 2 == 0, alpha=1e-9)
     assert found is None
     assert n == 15
 
 
 def test_a_child_that_is_shown_to_be_worse_leaves_early() -> None:
-    found, n = challenge(dict.fromkeys(range(25), 1.0), lambda i: False)
-    assert found is None
-    assert n < 40
+    for alpha, n_asked in ((0.25, 15), (1e-9, 30)):  # it could still catch up until 30
+        found, n = challenge(dict.fromkeys(range(20), 1.0), lambda i: False, alpha=alpha)
+        assert found is None
+        assert n == n_asked
 
 
 def test_of_equal_prompts_the_shorter_wins() -> None:
