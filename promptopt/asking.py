@@ -82,6 +82,7 @@ class RunState:
         models: by role.
         seed: the run's random seed.
         limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
+        evaluated_before: cells, by ids of candidate and example, that were made before the budget was raised.
         most_unrated: answers that are asked for before a judge rates them; None = as many as the budget affords.
     """
 
@@ -105,6 +106,7 @@ class RunState:
     saved_cells: set[tuple[str, str]] = field(default_factory=set)
     unused_examples: dict[str, str] = field(default_factory=dict)
     n_unparsed: int = 0
+    evaluated_before: set[tuple[str, str]] = field(default_factory=set)
     _counted: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -164,6 +166,8 @@ class RunState:
             amounts[phase][key] = actual_amount(response, Amount(1, unknown_tokens))
             self._counted.add(key)
             self.tallies.setdefault((role, phase), Tally()).add(response, amounts[phase][key])
+        if any(amounts.values()):
+            self.evaluated_before = self.journal.evaluated()
         return amounts
 
     def spent(self, *phases: Phase) -> Amount:

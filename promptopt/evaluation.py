@@ -136,7 +136,10 @@ async def _fill_by_call(
     calls = [cell_call(state, candidate, example) for candidate, example in pairs]
     new = {call.key for call in calls if not lease.has(call.key) and call.key not in state.refused}
     metric = state.task.judged
-    await lease.require(Amount(calls=len(new) + (0 if metric is None else len(pairs))))
+    n_ratings = 0
+    if metric is not None:
+        n_ratings = sum(not _is_paid(state, lease, *row) for row in zip(calls, pairs, strict=True))
+    await lease.require(Amount(calls=len(new) + n_ratings))
     worst = (
         []
         if metric is None
@@ -155,6 +158,11 @@ async def _fill_by_call(
     return gaps
 
 
+def _is_paid(state: RunState, lease: Lease, call: Call, pair: tuple[Candidate, Example]) -> bool:
+    """Return whether a cell was paid before the budget was raised, its rating included."""
+    return lease.has(call.key) and _ids(pair) in state.evaluated_before
+
+
 def _worst_cell(
     state: RunState, lease: Lease, metric: JudgedMetric, call: Call, pair: tuple[Candidate, Example]
 ) -> Amount:
@@ -163,6 +171,8 @@ def _worst_cell(
     A repair's tokens and dollars are in it. Its call is not: else a budget of calls would refuse the end of a
     batch that `remaining_calls` has room for; who must not lose a batch to repairs makes it small enough.
     """
+    if _is_paid(state, lease, call, pair):
+        return Amount()
     spec = state.models["task"]
     rating = worst_score(metric, state.models["judge"], pair[1], spec.max_tokens)._replace(calls=1)
     return rating if lease.has(call.key) else spec.worst_case(call.request).plus(rating)
@@ -293,7 +303,8 @@ async def _fill_by_function(
     known = gaps_at(state, place)
     # All or nothing: calls of one function that run at once must not compete for the last of a budget.
     n_calls = state.task.calls_per_example + state.task.calls_per_score - 1
-    await lease.require(Amount(calls=len(pairs) * n_calls))
+    n_new = sum(_ids(pair) not in state.evaluated_before for pair in pairs)
+    await lease.require(Amount(calls=n_new * n_calls))
     for start in range(0, len(pairs), _MAX_THREADS):
         chunk = pairs[start : start + _MAX_THREADS]
         outcomes = await _predict_all(state, lease, f"{place}/{start}", chunk, known)

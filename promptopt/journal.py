@@ -338,6 +338,11 @@ class Journal:
             assert response is not None
             yield key, role, phase, response
 
+    def evaluated(self) -> set[tuple[str, str]]:
+        """Return the ids of candidate and example of every cell that the run has evaluated."""
+        sql = "SELECT candidate_id, example_id FROM evaluations WHERE run_id = ?"
+        return set(self._db.execute(sql, (self.run_id,)).fetchall())
+
     def event(self, kind: str, path: str) -> dict[str, Any]:
         """Return the payload of the first event of a kind at a place; empty if there is none."""
         row = self._db.execute(

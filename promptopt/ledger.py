@@ -220,11 +220,11 @@ class Lease:
         return self._prefix(worst_cases)[0]
 
     def _prefix(self, amounts: Sequence[Amount]) -> tuple[int, Amount]:
-        """Return the length and the sum of the longest prefix that fits."""
+        """Return the length and the sum of the longest prefix that fits; nothing always does."""
         n, total, available = 0, Amount(), self.available
         for amount in amounts:
             grown = total.plus(amount.exact())
-            if not grown.fits(available):
+            if grown != total and not grown.fits(available):
                 break
             n, total = n + 1, grown
         return n, total

@@ -16,11 +16,13 @@ from scripted import LABELS, Scripted, make_run, make_study, make_task, model, n
 
 import promptopt
 from promptopt import promptfile
+from promptopt.api import read_task
 from promptopt.config import Settings
 from promptopt.errors import ConfigError, ContentRefused, RateLimited
 from promptopt.gateway import RetryPolicy
 from promptopt.plan import make_plan
 from promptopt.run import Run
+from promptopt.task import Task
 from promptopt.testing import outcome
 from promptopt.types import Budget, Candidate, Prompt, Request
 
@@ -199,3 +201,36 @@ def test_a_raised_budget_goes_on_from_what_was_found(tmp_path: Path, optimizer: 
     assert first.spend.calls <= n_paid <= calls
     assert raised.improvement is not None
     assert raised.improvement.verdict == "proven"
+
+
+@pytest.mark.parametrize("calls", [410, 450, 600])
+def test_a_raised_budget_goes_on_where_a_function_predicts(tmp_path: Path, calls: int) -> None:
+    """Of such cells it is not known beforehand which calls they make; those of the former search are paid."""
+    task = read_task(SUPPORT, "support", 0).task
+
+    async def predict(prompt: Prompt, example: Any, call: Any) -> str:
+        messages = [{"role": m.role, "content": m.content} for m in task.render(prompt, example)]
+        return str((await call(messages)).text)
+
+    check_raised(tmp_path, replace(task, predict=predict), 400, calls)
+
+
+@pytest.mark.parametrize("calls", [810, 900, 1200])
+def test_a_raised_budget_goes_on_where_a_judge_gives_the_scores(tmp_path: Path, calls: int) -> None:
+    rubric = tmp_path / "rubric.md"
+    rubric.write_text("- The reply is the right label.\n- The reply is short.\n")
+    task = read_task(SUPPORT, "support", 0, metric=f"judge:{rubric}").task
+    check_raised(tmp_path / "out", task, 800, calls)
+
+
+def check_raised(folder: Path, task: Task, first_calls: int, calls: int) -> None:
+    given: dict[str, Any] = {"model": "sim", "optimizer": "random", "seed": 1, "out": folder}
+    assert task.initial is not None
+    first = promptopt.optimize(task.initial, task, budget=Budget(calls=first_calls), **given)
+    raised = promptopt.optimize(task.initial, task, budget=Budget(calls=calls), **given)
+    assert raised.proposals["accepted"] >= first.proposals["accepted"] > 0
+    assert raised.proposals["tried"] >= first.proposals["tried"]
+    n_paid, usd = paid(folder)
+    assert (raised.spend.calls, raised.spend.cost_usd) == (n_paid, usd)
+    assert first.spend.calls <= n_paid <= calls
+    assert raised.improvement is not None
