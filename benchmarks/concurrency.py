@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from landscapes import make_task
+from search import make_task
 from strategies import OPTIONS, STRATEGIES
 
 from promptopt.config import Settings

@@ -17,99 +17,23 @@ import itertools
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
+from search import Cell, Measured, interval, make_task, measure
 
 from promptopt.config import Settings
 from promptopt.plan import make_plan
-from promptopt.promptfile import parse
-from promptopt.providers import ModelSpec, SimulatorTransport, find_model
+from promptopt.providers import SimulatorTransport, find_model
 from promptopt.run import Run
 from promptopt.simulator import LANDSCAPES, Simulator, landscape
-from promptopt.task import Task
-from promptopt.tasks import synthetic
-from promptopt.tasks.metrics import load
-from promptopt.types import Budget, Prompt
+from promptopt.types import Budget
 
 KINDS = ("label", "choice", "number", "json")
 NAMES = tuple(name for name in LANDSCAPES if name != "null")
 OUT = Path(__file__).parent / "out"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of one strategy, its options behind an @: `spo@n_votes=2,n_gate=0`."""
-
-    landscape: str
-    seed: int
-    budget: int
-    optimizer: str
-
-
-def make_task(kind: str, seed: int, n_test: int = 500) -> Task:
-    """Return a synthetic task of 100 train, 100 dev and `n_test` test examples."""
-    train, dev, test = synthetic.synthetic_task(kind, seed=seed, n_test=n_test)
-    metric = load(kind, [example.target for example in (*train, *dev, *test)])
-    return Task(
-        f"{kind}-{seed}",
-        metric,
-        train,
-        dev,
-        test,
-        initial=Prompt(synthetic.INITIAL_PROMPTS[kind]),
-        description=synthetic.DESCRIPTIONS[kind],
-    )
-
-
-def variant(name: str) -> tuple[str, dict[str, str]]:
-    """Return the strategy and the options of a name such as `spo@n_votes=2,n_gate=0`."""
-    optimizer, _, given = name.partition("@")
-    return optimizer, dict(pair.split("=", 1) for pair in given.split(",") if pair)
-
-
-def score(simulator: Simulator, spec: ModelSpec, task: Task, prompt: Prompt) -> float:
-    """Return the mean test score of a prompt, asked outside any budget."""
-    replies = (simulator.complete(spec.request(task.render(prompt, example))).text for example in task.test)
-    scores = [task.metric.score(reply, e).value for reply, e in zip(replies, task.test, strict=True)]
-    return mean(scores)
-
-
-def measure(
-    cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequence[str] = KINDS
-) -> tuple[Cell, float, float]:
-    """Run one strategy, with its options; return the test score of its prompt, and the seconds it took."""
-    task = make_task(kinds[cell.seed % len(kinds)], cell.seed)
-    simulator = Simulator(landscape(cell.landscape), seed=cell.seed)
-    simulator.learn((*task.train, *task.dev, *task.test))
-    spec = find_model("sim", "task")
-    if cell.optimizer == "initial":
-        return cell, score(simulator, spec, task, task.initial), 0.0
-    if cell.optimizer == "reachable":
-        return cell, simulator.best_reachable(task.test), 0.0
-    folder = Path(tempfile.mkdtemp(prefix="promptopt-bench-"))
-    optimizer, given = variant(cell.optimizer)
-    settings = Settings(
-        model="sim",
-        optimizer=optimizer,
-        options={**options.get(optimizer, {}), **given},
-        budget=Budget(calls=cell.budget),
-        proof_examples=0,
-        seed=cell.seed,
-        out=folder,
-    )
-    run = Run(make_plan(task, settings), transports={"sim": SimulatorTransport(simulator, spec)})
-    started = time.perf_counter()
-    result = asyncio.run(run.execute())
-    seconds = time.perf_counter() - started
-    shutil.rmtree(folder)
-    assert result.spend.calls <= cell.budget
-    return cell, score(simulator, spec, task, parse(result.best.prompt).prompt), seconds
 
 
 def null_run(seed: int, optimizer: str) -> bool:
@@ -128,17 +52,10 @@ def null_run(seed: int, optimizer: str) -> bool:
     return result.improvement.verdict != "not_proven"
 
 
-def interval(differences: list[float]) -> tuple[float, float, float]:
-    """Return mean and 95% interval of paired differences (normal approximation over all pairs)."""
-    d = np.asarray(differences)
-    half = 1.96 * d.std(ddof=1) / np.sqrt(len(d))
-    return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
-
-
-def report(rows: list[tuple[Cell, float, float]], budgets: list[int], names: list[str]) -> None:
+def report(rows: list[Measured], budgets: list[int], names: list[str]) -> None:
     """Print means by landscape and the paired difference of CAPO and random search."""
-    scores = {(c.landscape, c.seed, c.budget, c.optimizer): value for c, value, _ in rows}
-    seeds = sorted({c.seed for c, _, _ in rows})
+    scores = {(m.cell.landscape, m.cell.seed, m.cell.budget, m.cell.optimizer): m.score for m in rows}
+    seeds = sorted({m.cell.seed for m in rows})
     for budget in budgets:
         print(f"\n{budget} calls, {len(seeds)} seeds: mean test score")
         print(f"| landscape | {' | '.join(names)} | capo - random (95%) |")
@@ -159,7 +76,7 @@ def report(rows: list[tuple[Cell, float, float]], budgets: list[int], names: lis
             print(f"| {name} | {' | '.join(f'{m:.3f}' for m in means)} | {gain} |")
         gain = "{:+.3f} ({:+.3f} to {:+.3f})".format(*interval(every))
         print(f"| **all** | {' | '.join([''] * len(names))} | **{gain}** |")
-    seconds = [s for c, _, s in rows if c.budget]
+    seconds = [m.seconds for m in rows if m.cell.budget]
     print(f"\n{len(seconds)} runs, {sum(seconds):.0f} s of run time", file=sys.stderr)
 
 
@@ -183,12 +100,12 @@ def main() -> None:
     cells = [Cell(n, s, 0, o) for n in NAMES for s in seeds for o in ("initial", "reachable")]
     cells += [Cell(n, s, b, o) for b in budgets for n in NAMES for s in seeds for o in ("random", "capo")]
     with ProcessPoolExecutor(args.workers) as pool:
-        rows = list(pool.map(measure, cells, itertools.repeat(options), chunksize=4))
+        rows = list(pool.map(measure, cells, itertools.repeat(options), itertools.repeat(KINDS), chunksize=4))
     OUT.mkdir(exist_ok=True)
     with (OUT / "landscapes.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["landscape", "seed", "budget", "optimizer", "test_score", "seconds"])
-        writer.writerows([c.landscape, c.seed, c.budget, c.optimizer, v, round(s, 3)] for c, v, s in rows)
+        writer.writerows([*astuple(m.cell), m.score, round(m.seconds, 3)] for m in rows)
     report(rows, budgets, ["initial", "random", "capo", "reachable"])
 
 

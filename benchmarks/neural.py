@@ -37,8 +37,8 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from landscapes import variant
 from scipy import stats
+from search import variant
 
 from promptopt.config import Settings
 from promptopt.demonstration import demonstrate, plain_output

@@ -18,11 +18,13 @@ import csv
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from landscapes import NAMES, OUT, Cell, interval, measure, variant
+from landscapes import NAMES, OUT
+from search import Cell, Measured, interval, measure, variant
 
 from promptopt import registry
 
@@ -49,17 +51,18 @@ def cells(seeds: Sequence[int], budgets: Sequence[int], most: int, names: Sequen
     ]
 
 
-def read(path: Path) -> list[tuple[Cell, float, float]]:
+def read(path: Path) -> list[Measured]:
     """Return the rows of an earlier run's file; none if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [
-        (
+        Measured(
             Cell(row["landscape"], int(row["seed"]), int(row["budget"]), row["optimizer"]),
             float(row["test_score"]),
             float(row["seconds"]),
+            {},
         )
         for row in rows
     ]
@@ -137,7 +140,7 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     wanted = cells(seeds, [int(text) for text in args.budgets.split(",")], args.most, optimizers)
     path = OUT / "strategies.csv"
-    old = {cell: row for row in read(path) if (cell := row[0]) in set(wanted)} if args.reuse else {}
+    old = {row.cell: row for row in read(path) if row.cell in set(wanted)} if args.reuse else {}
     run = partial(measure, options=OPTIONS, kinds=KINDS)
     with ProcessPoolExecutor(args.workers) as pool:
         rows = [*old.values(), *pool.map(run, (cell for cell in wanted if cell not in old))]
@@ -145,12 +148,12 @@ def main() -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["landscape", "seed", "budget", "optimizer", "test_score", "seconds"])
-        writer.writerows([c.landscape, c.seed, c.budget, c.optimizer, v, round(s, 3)] for c, v, s in rows)
-    scores = {(c.landscape, c.seed, c.budget, c.optimizer): value for c, value, _ in rows}
+        writer.writerows([*astuple(m.cell), m.score, round(m.seconds, 3)] for m in rows)
+    scores = {(m.cell.landscape, m.cell.seed, m.cell.budget, m.cell.optimizer): m.score for m in rows}
     print(f"{len(seeds)} seeds from {args.first_seed}, 500 test examples each: mean test score")
     print(table(scores, optimizers))
     plot(scores, optimizers, args.plot)
-    print(f"\nplot: {args.plot}; {sum(s for _, _, s in rows):.0f} s of run time", file=sys.stderr)
+    print(f"\nplot: {args.plot}; {sum(m.seconds for m in rows):.0f} s of run time", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,183 @@
+"""Runs one strategy of ours on a world within a budget, and measures the prompt that its search returns."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from worlds import WORLDS, RoughTransport
+
+from promptopt import registry
+from promptopt.config import Settings
+from promptopt.plan import make_plan
+from promptopt.promptfile import parse
+from promptopt.providers import ModelSpec, SimulatorTransport, find_model
+from promptopt.result import Spent
+from promptopt.run import Run
+from promptopt.simulator import Simulator
+from promptopt.task import Task
+from promptopt.tasks import synthetic
+from promptopt.tasks.metrics import load
+from promptopt.types import Budget, Prompt
+
+_NOTHING = Spent(0, None, 0, 0)
+_WRITER = "sim:reasoning"  # a second name, so that the optimizer model can have a transport of its own
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one strategy, its options behind an @: `spo@n_votes=2,n_gate=0`.
+
+    Args:
+        landscape: name of a world.
+        budget: answers of all roles, or of the task model.
+    """
+
+    landscape: str
+    seed: int
+    budget: int
+    optimizer: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run of a strategy found and took.
+
+    Args:
+        score: mean test score of the prompt that the search returned.
+        seconds: of the run.
+        roles: what each role's answers took.
+    """
+
+    cell: Cell
+    score: float
+    seconds: float
+    roles: Mapping[str, Spent]
+
+    @property
+    def task_calls(self) -> int:
+        """Answers of the task model."""
+        return self.roles.get("task", _NOTHING).calls
+
+
+def make_task(kind: str, seed: int, n_test: int = 500) -> Task:
+    """Return a synthetic task of 100 train, 100 dev and `n_test` test examples."""
+    train, dev, test = synthetic.synthetic_task(kind, seed=seed, n_test=n_test)
+    metric = load(kind, [example.target for example in (*train, *dev, *test)])
+    return Task(
+        f"{kind}-{seed}",
+        metric,
+        train,
+        dev,
+        test,
+        initial=Prompt(synthetic.INITIAL_PROMPTS[kind]),
+        description=synthetic.DESCRIPTIONS[kind],
+    )
+
+
+def variant(name: str) -> tuple[str, dict[str, str]]:
+    """Return the strategy and the options of a name such as `spo@n_votes=2,n_gate=0`."""
+    optimizer, _, given = name.partition("@")
+    return optimizer, dict(pair.split("=", 1) for pair in given.split(",") if pair)
+
+
+def score(simulator: Simulator, spec: ModelSpec, task: Task, prompt: Prompt) -> float:
+    """Return the mean test score of a prompt, asked outside any budget."""
+    replies = (simulator.complete(spec.request(task.render(prompt, example))).text for example in task.test)
+    scores = [task.metric.score(reply, e).value for reply, e in zip(replies, task.test, strict=True)]
+    return mean(scores)
+
+
+def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequence[str] | None = None) -> Measured:
+    """Run one strategy, with its options, within a budget of calls of all roles.
+
+    Args:
+        kinds: of data, in turn by seed; None = the world's.
+    """
+    world = WORLDS[cell.landscape]
+    kinds = kinds or world.kinds
+    task = make_task(kinds[cell.seed % len(kinds)], cell.seed)
+    simulator = world.simulator(task, cell.seed)
+    spec = find_model("sim", "task")
+    if cell.optimizer == "initial":
+        return Measured(cell, score(simulator, spec, task, task.initial), 0.0, {})
+    if cell.optimizer == "reachable":
+        return Measured(cell, simulator.best_reachable(task.test), 0.0, {})
+    folder = Path(tempfile.mkdtemp(prefix="promptopt-bench-"))
+    optimizer, given = variant(cell.optimizer)
+    settings = Settings(
+        model="sim",
+        optimizer_model="sim:reasoning"
+        if world.is_rough
+        else None,  # any other name: it has a transport of its own
+        optimizer=optimizer,
+        options={**options.get(optimizer, {}), **given},
+        budget=Budget(calls=cell.budget),
+        proof_examples=0,
+        seed=cell.seed,
+        out=folder,
+    )
+    transports = {"sim": SimulatorTransport(simulator, spec), _WRITER: RoughTransport(simulator, spec)}
+    run = Run(make_plan(task, settings), transports=transports)
+    started = time.perf_counter()
+    result = asyncio.run(run.execute())
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder)
+    assert result.spend.calls <= cell.budget
+    return Measured(
+        cell, score(simulator, spec, task, parse(result.best.prompt).prompt), seconds, result.spend.by_role
+    )
+
+
+def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured:
+    """Run one strategy within `cell.budget` answers of the task model; those of other roles are not limited.
+
+    A run's budget counts all roles. So it is sought by a few trial runs such that the task model gives at most the
+    answers wanted, and at least 97 of 100 of them where the strategy uses what it is given.
+    """
+    n_calls, found = cell.budget, None
+    if cell.optimizer not in ("initial", "reachable"):
+        optimizer, given = variant(cell.optimizer)
+        strategy = registry.make_optimizer(optimizer, {**options.get(optimizer, {}), **given})[1]
+        n_calls = max(strategy.minimum_calls(), _calls_for(strategy, cell.budget))
+    least = 0
+    for _ in range(6):
+        run = measure(replace(cell, budget=n_calls), options)
+        n_task = run.task_calls
+        if n_task <= cell.budget and (found is None or n_task > found.task_calls):
+            found = replace(run, cell=cell)
+        if not n_task or 0.97 * cell.budget <= n_task <= cell.budget:
+            break
+        is_idle = (
+            n_task <= cell.budget and n_calls - sum(spent.calls for spent in run.roles.values()) > 0.05 * n_calls
+        )
+        if is_idle:
+            break
+        least = max(least, n_calls if n_task <= cell.budget else 0)
+        n_calls = max(least + 1, round(n_calls * 0.985 * cell.budget / n_task))
+    if found is None:
+        raise ValueError(f"{cell}: no budget of all roles brings the task model to at most {cell.budget} answers")
+    return found
+
+
+def _calls_for(strategy: registry.Optimizer, n_answers: int) -> int:
+    """Return the calls of all roles of which the strategy expects the task model to give so many."""
+    n_calls = n_answers
+    for _ in range(20):
+        share = strategy.forecast(n_calls).get("task", 0) / n_calls
+        n_calls = round(n_answers / max(0.1, share))
+    return n_calls
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean and 95% interval of paired differences (normal approximation over all pairs)."""
+    d = np.asarray(differences)
+    half = 1.96 * d.std(ddof=1) / np.sqrt(len(d))
+    return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
