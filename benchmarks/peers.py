@@ -46,7 +46,7 @@ from aiohttp import web
 from landscapes import OUT, make_task
 from worlds import WORLDS, World, roughen
 
-from promptopt.protocol import Asked, Refusal
+from promptopt.protocol import Asked, Refusal, completion, parse, read_chat
 from promptopt.server import ServerOptions, SimulatedService, make_app
 from promptopt.simulator import Simulator
 from promptopt.task import Task
@@ -154,7 +154,10 @@ class PeerService(SimulatedService):
 
 
 def application(service: PeerService, task: Task) -> web.Application:
-    """Return the server: the models, `POST /score` by the task's metric, and `GET /counts`."""
+    """Return the server: the models, `POST /score` by the task's metric, and `GET /counts`.
+
+    Below /peers it is told of `response_format` and pays no heed to it, as many small servers; /v1 refuses it.
+    """
     examples: dict[str, Example] = {example.id: example for example in (*task.train, *task.dev)}
 
     async def score(request: web.Request) -> web.Response:
@@ -165,7 +168,13 @@ def application(service: PeerService, task: Task) -> web.Application:
     async def counts(_: web.Request) -> web.Response:
         return web.json_response({name: service.calls[name] for name in COUNTED})
 
+    async def chat(request: web.Request) -> web.Response:
+        body = {key: value for key, value in parse(await request.read()).items() if key != "response_format"}
+        asked = read_chat(body)
+        return web.json_response(completion(asked, service.answer(asked)))
+
     app = make_app(service)
+    app.router.add_post("/peers/v1/chat/completions", chat)
     app.router.add_post("/score", score)
     app.router.add_get("/counts", counts)
     return app
@@ -186,7 +195,7 @@ def served(service: PeerService, task: Task) -> Iterator[str]:
 
     runner, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
     try:
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{port}/peers/v1"
     finally:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
