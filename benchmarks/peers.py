@@ -15,6 +15,8 @@ or less than N (see peer_programs/ for the details):
 - `dspy-bootstrap` (BootstrapFewShotWithRandomSearch): as many candidate programs as fit N; at least six, on a part
   of dev.
 - `promptolution-capo`, `promptolution-opro`: steps until N answers were asked for, at least one.
+- `promptolution-capo-fitted`: CAPO's first step alone may take 2,500 answers; here `max_n_blocks_eval` is lowered
+  until that step fits N, down to one block.
 
 Budget 0 means no search: the initial prompt as the peer would send it. Test scores are those of 500 answers that
 the peer's code gives with the program that it found, by the same metric as in the search. Everything is simulated.
@@ -59,6 +61,7 @@ PEERS = {  # name: virtual environment, which is also the program's and the requ
     "dspy-miprov2": "dspy",
     "dspy-bootstrap": "dspy",
     "promptolution-capo": "promptolution",
+    "promptolution-capo-fitted": "promptolution",
     "promptolution-opro": "promptolution",
 }
 MODELS = ("task", "optimizer", "test")
@@ -354,13 +357,14 @@ def make_venvs(venvs: Path, names: Sequence[str]) -> None:
 
 
 def read(path: Path) -> list[Measured]:
-    """Return the rows of an earlier run's file; none if there is no file."""
+    """Return the rows of earlier runs, the last one of each cell; none if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = {"world": str, "optimizer": str, "test_score": float, "seconds": float}
-    return [Measured(**{name: kinds.get(name, int)(row[name]) for name in COLUMNS}) for row in rows]
+    found = [Measured(**{name: kinds.get(name, int)(row[name]) for name in COLUMNS}) for row in rows]
+    return list({Cell(row.world, row.seed, row.budget, row.optimizer): row for row in found}.values())
 
 
 def main() -> None:
@@ -373,7 +377,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--venvs", type=Path, default=OUT / "venvs", help="folder of virtual environments")
     parser.add_argument("--make-venvs", action="store_true", help="make those that are missing, first")
-    parser.add_argument("--reuse", action="store_true", help="keep the rows of an earlier out/peers.csv")
+    parser.add_argument("--reuse", action="store_true", help="leave out what out/peers.csv already holds")
     parser.add_argument("--transcripts", type=Path, help="folder for what the optimizer model was asked")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds that a cell may take")
     args = parser.parse_args()
@@ -385,12 +389,12 @@ def main() -> None:
     path = OUT / "peers.csv"
     done = {Cell(r.world, r.seed, r.budget, r.optimizer) for r in read(path)} if args.reuse else set()
     OUT.mkdir(exist_ok=True)
-    is_new = not (args.reuse and path.exists())
+    is_new = not path.exists()
     run = partial(measure, venvs=args.venvs, transcripts=args.transcripts, timeout_s=args.timeout)
     failed = []
     print("| " + " | ".join(COLUMNS) + " |")
     print("|---" * len(COLUMNS) + "|")
-    with path.open("w" if is_new else "a", newline="") as file, ProcessPoolExecutor(args.workers) as pool:
+    with path.open("a", newline="") as file, ProcessPoolExecutor(args.workers) as pool:
         writer = csv.writer(file)
         if is_new:
             writer.writerow(COLUMNS)
@@ -402,6 +406,9 @@ def main() -> None:
                 failed.append(tasks[future])
                 print(f"{tasks[future]} failed: {error}", file=sys.stderr)
                 continue
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             values = [getattr(row, name) for name in COLUMNS]
             writer.writerow(values)
             file.flush()

@@ -4,6 +4,7 @@ That is: MarkerBasedPredictor without classes (its predictions are in lower case
 make right answers wrong), blocks of 30 examples, the optimizers' defaults. Of the 200 examples, the dev ones
 first, as many of train as CAPO takes by itself (a tenth of all) are its few-shot pool, and the others are scored.
 OPRO scores the first block only, since nothing moves it on. Targets are in lower case, as in ClassificationTask.
+`promptolution-capo-fitted` differs in one default, `max_n_blocks_eval`, see `fitted_blocks`.
 
 The first prompts are the initial one and nine of `create_prompts_from_task_description`, which asks the optimizer
 model, and takes prompts of its own (which ask for tags <final_answer>) if no reply of three holds a list in JSON.
@@ -31,6 +32,10 @@ from promptolution.utils.prompt_creation import create_prompts_from_task_descrip
 from promptolution.utils.templates import default_prompts
 
 N_PROMPTS = 10
+N_CHILDREN = 4  # CAPO's default, as are the blocks below
+MOST_BLOCKS = 10
+BLOCK = 30
+MOST_SHOTS = 5
 MOST_STEPS = 10_000
 POOL_SHARE = 0.1
 INPUT, TARGET = "x", "y"
@@ -78,6 +83,12 @@ def make_predictor(name: str, job: Job) -> MarkerBasedPredictor:
     return kind(model(name, job, 0.0))
 
 
+def fitted_blocks(budget: int) -> int:
+    """Return the blocks with which the first race fits the budget even if it drops nobody; at least 1."""
+    n_shots = N_PROMPTS * MOST_SHOTS // 2  # each demonstration is answered once
+    return min(MOST_BLOCKS, max(1, (budget - n_shots) // ((N_PROMPTS + N_CHILDREN) * BLOCK)))
+
+
 def optimized(job: Job) -> tuple[Prompt, str]:
     """Return the best prompt, and what happened."""
     random.seed(job.seed)
@@ -86,7 +97,8 @@ def optimized(job: Job) -> tuple[Prompt, str]:
         (row.input, row.target if job.kind == "json" else row.target.lower()) for row in (*job.dev, *job.train)
     ]
     table = pd.DataFrame(rows, columns=[INPUT, TARGET])
-    n_pool = int(len(table) * POOL_SHARE) if job.peer == "promptolution-capo" else 0
+    is_capo = job.peer != "promptolution-opro"
+    n_pool = int(len(table) * POOL_SHARE) if is_capo else 0
     scored, pool = table[: len(table) - n_pool], table[len(table) - n_pool :]
     task = RewardTask(
         scored.assign(question=scored[INPUT]),
@@ -108,8 +120,9 @@ def optimized(job: Job) -> tuple[Prompt, str]:
         "initial_prompts": [job.initial, *theirs],
         "callbacks": [budget],
     }
+    n_blocks = fitted_blocks(job.budget) if job.peer == "promptolution-capo-fitted" else MOST_BLOCKS
     optimizer: BaseOptimizer = (
-        CAPO(**shared, df_few_shots=pool) if job.peer == "promptolution-capo" else OPRO(**shared)
+        CAPO(**shared, df_few_shots=pool, max_n_blocks_eval=n_blocks) if is_capo else OPRO(**shared)
     )
     prompts = optimizer.optimize(MOST_STEPS)
     if failures.seen:
