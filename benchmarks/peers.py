@@ -314,6 +314,7 @@ def measure(
             "test": [example.inputs["input"] for example in task.test],
         }
         result = run_program(job, venvs, timeout_s)
+    print(f"{stem}: {result['note']}", file=sys.stderr)
     if transcripts is not None:
         notes = {key: value for key, value in result.items() if key not in ("answers", "stderr")}
         (transcripts / f"{stem}.json").write_text(json.dumps(notes, indent=1))

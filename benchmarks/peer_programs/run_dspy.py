@@ -7,7 +7,10 @@ reflection model 1. An answer that cannot be read from the reply counts as "".
 
 - `dspy-gepa`: `max_metric_calls` = budget, and `InstructionProposer(adapter=ChatAdapter())`, since the simulator
   gives no JSON object with the new instruction, which the default adapter reads; all else by default.
-- `dspy-miprov2`: `auto=None`, `num_candidates` and `num_trials` of `plan_mipro`, all else by default.
+- `dspy-miprov2`: `auto=None`, `num_candidates` and `num_trials` of `plan_mipro`, all else by default. A reply of
+  the optimizer model that cannot be read ends its search with an error: then, as its user would, it is started
+  again with another seed, twice at most, and all calls count. After three errors the initial prompt is what was
+  found.
 - `dspy-bootstrap`: `num_candidate_programs` of `plan_random_search`, all else by default.
 
 The metric is 1 or 0 where a demonstration is wanted (1 = all is right), as dspy's documentation has it.
@@ -22,10 +25,13 @@ from typing import Any, NamedTuple
 import dspy
 from common import KEY, THREADS, Found, Job, Row, run
 from dspy.teleprompt.gepa import InstructionProposer
+from dspy.utils.exceptions import AdapterParseError
 
 MINIBATCH = 35  # dspy's default, as is a full evaluation each 5 trials
 FULL_EVERY = 5
 LEAST_CANDIDATES = 6  # those of auto="light", the fewest that dspy offers by itself
+TRIES = 3
+ASKED = 0.85  # of MIPROv2's evaluations; its cache answers those of a program that was tried before
 LEAST_RIGHT = 0.6  # of the answers with demonstrations, where it is guessed how many a bootstrap asks for
 
 
@@ -89,6 +95,7 @@ def plan_mipro(budget: int, n_dev: int) -> Plan:
         return trials * MINIBATCH + full_evaluations(trials) * n_dev + bootstrap_calls(n - 2)
 
     n = LEAST_CANDIDATES
+    budget = int(budget / ASKED)
     if cost(n) > budget:
         # Up to 50 examples MIPROv2 itself drops the minibatches.
         trials = mipro_trials(n)
@@ -142,28 +149,40 @@ def optimized(job: Job, program: dspy.Module) -> tuple[dspy.Module, str]:
         )
         return gepa.compile(program, trainset=train, valset=dev), f"max_metric_calls={job.budget}"
     if job.peer == "dspy-miprov2":
-        plan = plan_mipro(job.budget, len(dev))
+        return optimized_by_mipro(job, program, train, dev, writer)
+    plan = plan_random_search(job.budget, len(dev))
+    search = dspy.BootstrapFewShotWithRandomSearch(
+        metric=plain, num_candidate_programs=plan.n_candidates, num_threads=THREADS
+    )
+    return search.compile(program, trainset=train, valset=dev[: plan.n_validation]), str(plan)
+
+
+def optimized_by_mipro(
+    job: Job, program: dspy.Module, train: list[dspy.Example], dev: list[dspy.Example], writer: dspy.LM
+) -> tuple[dspy.Module, str]:
+    """Return MIPROv2's program, or the initial one if each try ended at a reply that dspy could not read."""
+    plan, (plain, _) = plan_mipro(job.budget, len(dev)), metrics(job)
+    for attempt in range(TRIES):
         mipro = dspy.MIPROv2(
             metric=plain,
             prompt_model=writer,
             auto=None,
             num_candidates=plan.n_candidates,
             num_threads=THREADS,
-            seed=job.seed,
+            seed=job.seed + 1000 * attempt,
         )
-        found = mipro.compile(
-            program,
-            trainset=train,
-            valset=dev[: plan.n_validation],
-            num_trials=plan.n_trials,
-            minibatch=plan.is_minibatch,
-        )
-        return found, str(plan)
-    plan = plan_random_search(job.budget, len(dev))
-    search = dspy.BootstrapFewShotWithRandomSearch(
-        metric=plain, num_candidate_programs=plan.n_candidates, num_threads=THREADS
-    )
-    return search.compile(program, trainset=train, valset=dev[: plan.n_validation]), str(plan)
+        try:
+            found = mipro.compile(
+                program,
+                trainset=train,
+                valset=dev[: plan.n_validation],
+                num_trials=plan.n_trials,
+                minibatch=plan.is_minibatch,
+            )
+        except AdapterParseError:
+            continue  # the result says how many tries it took
+        return found, f"{plan}, try {attempt + 1}"
+    return program, f"{plan}, but all {TRIES} tries ended at a reply that dspy could not read"
 
 
 def search(job: Job) -> Found:
