@@ -342,8 +342,10 @@ def make_venvs(venvs: Path, names: Sequence[str]) -> None:
         folder = venvs / name
         if (folder / "ready").exists():
             continue
+        if folder.exists():
+            sys.exit(f"{folder} is there, but was not made by this program to the end; remove it, or name another")
         print(f"making {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [
             str(folder / "bin" / "python"),
             "-m",
@@ -377,13 +379,14 @@ def main() -> None:
     parser.add_argument("--budgets", default="300,1000,3000", help="0 = the initial prompt as the peer sends it")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--venvs", type=Path, default=OUT / "venvs", help="folder of virtual environments")
-    parser.add_argument("--make-venvs", action="store_true", help="make those that are missing, first")
+    parser.add_argument("--make-venvs", action="store_true", help="make those that are missing, and end")
     parser.add_argument("--reuse", action="store_true", help="leave out what out/peers.csv already holds")
     parser.add_argument("--transcripts", type=Path, help="folder for what the optimizer model was asked")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds that a cell may take")
     args = parser.parse_args()
     if args.make_venvs:
         make_venvs(args.venvs, sorted({PEERS[peer] for peer in args.peers}))
+        return
     budgets = sorted((int(text) for text in args.budgets.split(",")), reverse=True)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     wanted = [Cell(w, s, b, p) for b in budgets for w in args.worlds for s in seeds for p in args.peers]
