@@ -1,0 +1,428 @@
+"""Prompt optimizers of other packages on the simulated worlds, over HTTP, from virtual environments of their own.
+
+    python benchmarks/peers.py --make-venvs                     # once: out/venvs, from the package index
+    python benchmarks/peers.py --peers gepa dspy-gepa --worlds default --seeds 1 --first-seed 100 --budgets 300
+    python benchmarks/peers.py --reuse --workers 2              # all of them; cells in out/peers.csv are kept
+
+The budget N is in answers of the task model during the search; the optimizer model's are counted apart and not
+limited. Every peer has its defaults, and its own knob for the budget; how many calls it took is in the table, more
+or less than N (see peer_programs/ for the details):
+
+- `gepa`: `max_metric_calls` = N, checked between its steps.
+- `dspy-gepa`: the same, through dspy's own classes.
+- `dspy-miprov2`: `auto` = None; candidates and trials in the ratio that dspy recommends, as many as fit N; where
+  those of `auto="light"` do not fit with the whole of dev, a part of dev.
+- `dspy-bootstrap` (BootstrapFewShotWithRandomSearch): as many candidate programs as fit N; at least six, on a part
+  of dev.
+- `promptolution-capo`, `promptolution-opro`: steps until N answers were asked for, at least one.
+- `promptolution-capo-fitted`: CAPO's first step alone may take 2,500 answers; here `max_n_blocks_eval` is lowered
+  until that step fits N, down to one block.
+
+Budget 0 means no search: the initial prompt as the peer would send it. Test scores are those of 500 answers that
+the peer's code gives with the program that it found, by the same metric as in the search. Everything is simulated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from aiohttp import web
+from landscapes import OUT, make_task
+from worlds import WORLDS, World, roughen
+
+from promptopt.protocol import Asked, Refusal, completion, parse, read_chat
+from promptopt.server import ServerOptions, SimulatedService, make_app
+from promptopt.simulator import Simulator
+from promptopt.task import Task
+from promptopt.types import Example, Response
+
+PROGRAMS = Path(__file__).parent / "peer_programs"
+PEERS = {  # name: virtual environment, which is also the program's and the requirements' name
+    "gepa": "gepa",
+    "dspy-gepa": "dspy",
+    "dspy-miprov2": "dspy",
+    "dspy-bootstrap": "dspy",
+    "promptolution-capo": "promptolution",
+    "promptolution-capo-fitted": "promptolution",
+    "promptolution-opro": "promptolution",
+}
+MODELS = ("task", "optimizer", "test")
+COUNTED = ("task", "optimizer")
+TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one peer."""
+
+    world: str
+    seed: int
+    budget: int
+    optimizer: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run came to; a row of the table.
+
+    Args:
+        test_score: mean of the answers to the test questions that the peer's code read.
+        task_calls: answers of the task model that the search asked for; those on test are counted nowhere.
+        seconds: of the search, without the start of the peer's process and without the test.
+    """
+
+    world: str
+    seed: int
+    budget: int
+    optimizer: str
+    test_score: float
+    task_calls: int
+    optimizer_calls: int
+    task_input_tokens: int
+    task_output_tokens: int
+    optimizer_input_tokens: int
+    optimizer_output_tokens: int
+    seconds: float
+
+
+COLUMNS = tuple(item.name for item in fields(Measured))
+
+
+class PeerService(SimulatedService):
+    """A world's model under three names, with counts of the answers by name.
+
+    Args:
+        world: says whether the optimizer model is rough.
+        simulator: knows the task.
+        transcript: gets the optimizer model's requests and replies, one JSON object a line; None = nowhere.
+    """
+
+    def __init__(self, world: World, simulator: Simulator, transcript: Path | None = None) -> None:
+        super().__init__(ServerOptions())
+        self._world, self._simulator, self._transcript = world, simulator, transcript
+        self._n_equal = collections.Counter[str]()
+        self.calls, self.input_tokens, self.output_tokens = (collections.Counter[str]() for _ in range(3))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of all models."""
+        return MODELS
+
+    def answer(self, asked: Asked) -> Response:
+        """Return the answer, another draw each time that an equal request is sampled again without a seed.
+
+        Raises:
+            Refusal: 404 for an unknown model.
+        """
+        request, key = asked.request, asked.request.digest
+        if request.model not in MODELS:
+            raise Refusal(
+                404, f"model {request.model[:80]!r} does not exist", code="model_not_found", param="model"
+            )
+        if request.temperature and not request.sample:
+            if self._n_equal[key]:
+                request = replace(request, sample=f"again {self._n_equal[key]}")
+            self._n_equal[key] += 1
+        response = self._simulator.complete(request)
+        if request.model == "optimizer" and self._world.is_rough:
+            response = replace(response, text=roughen(response.text, request.digest + request.sample))
+        usage = response.usage
+        assert usage is not None
+        self.calls[request.model] += 1
+        self.input_tokens[request.model] += usage.input_tokens
+        self.output_tokens[request.model] += usage.output_tokens
+        if request.model == "optimizer" and self._transcript is not None:
+            line = {"request": [tuple(message) for message in request.messages], "reply": response.text}
+            with self._transcript.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        return response
+
+
+def application(service: PeerService, task: Task) -> web.Application:
+    """Return the server: the models, `POST /score` by the task's metric, and `GET /counts`.
+
+    Below /peers it is told of `response_format` and pays no heed to it, as many small servers; /v1 refuses it.
+    """
+    examples: dict[str, Example] = {example.id: example for example in (*task.train, *task.dev)}
+
+    async def score(request: web.Request) -> web.Response:
+        asked = await request.json()
+        found = task.metric.score(asked["reply"], examples[asked["id"]])
+        return web.json_response({"score": found.value, "feedback": found.feedback or "The answer is right."})
+
+    async def counts(_: web.Request) -> web.Response:
+        return web.json_response({name: service.calls[name] for name in COUNTED})
+
+    async def chat(request: web.Request) -> web.Response:
+        body = {key: value for key, value in parse(await request.read()).items() if key != "response_format"}
+        asked = read_chat(body)
+        return web.json_response(completion(asked, service.answer(asked)))
+
+    app = make_app(service)
+    app.router.add_post("/peers/v1/chat/completions", chat)
+    app.router.add_post("/score", score)
+    app.router.add_get("/counts", counts)
+    return app
+
+
+@contextlib.contextmanager
+def served(service: PeerService, task: Task) -> Iterator[str]:
+    """Serve on a free port of this machine, from a thread; yield the address of the models."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> tuple[web.AppRunner, int]:
+        runner = web.AppRunner(application(service, task), shutdown_timeout=0.5, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner, runner.addresses[0][1]
+
+    runner, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield f"http://127.0.0.1:{port}/peers/v1"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+
+
+def environment(folder: Path, base_url: str) -> dict[str, str]:
+    """Return what a peer's process sees: homes and caches in a folder of its own, no way out of this machine."""
+    nowhere = "http://127.0.0.1:9"
+    places = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "DSPY_CACHEDIR", "HF_HOME", "MPLCONFIGDIR")
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "LANG": "C.UTF-8",
+        **{name: str(folder) for name in places},
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_BASE": base_url,
+        **{
+            name: nowhere
+            for proxy in ("HTTP", "HTTPS", "ALL")
+            for name in (f"{proxy}_PROXY", f"{proxy.lower()}_proxy")
+        },
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_TELEMETRY": "False",
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def run_program(job: dict[str, Any], venvs: Path, timeout_s: float) -> dict[str, Any]:
+    """Return the result of the peer's program.
+
+    Raises:
+        RuntimeError: it failed, or took too long; with the end of what it wrote to stderr.
+    """
+    name = PEERS[job["peer"]]
+    python, program = venvs / name / "bin" / "python", PROGRAMS / f"run_{name}.py"
+    folder = Path(tempfile.mkdtemp(prefix="promptopt-peer-"))
+    try:
+        process = subprocess.Popen(
+            [str(python), "-u", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=environment(folder, job["base_url"]),
+            text=True,
+            encoding="utf-8",
+        )
+        try:
+            out, err = process.communicate(json.dumps(job), timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"no result within {timeout_s:.0f} s") from error
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if process.returncode:
+            raise RuntimeError(f"status {process.returncode}; stderr ends in:\n{err[-3000:]}")
+        result: dict[str, Any] = json.loads(out.rstrip().rpartition("\n")[2])
+        return {**result, "stderr": err}
+    finally:
+        shutil.rmtree(folder)
+
+
+def measure(
+    world: str,
+    seed: int,
+    budget: int,
+    peer: str,
+    venvs: Path,
+    transcripts: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Measured:
+    """Run one peer on one world.
+
+    Args:
+        budget: answers of the task model; 0 = no search.
+        venvs: folder of virtual environments, see `make_venvs`.
+        transcripts: folder for what the optimizer model was asked and what the peer printed; None = not kept.
+
+    Raises:
+        RuntimeError: the peer failed.
+    """
+    place = WORLDS[world]
+    kind = place.kinds[seed % len(place.kinds)]
+    task = make_task(kind, seed)
+    stem = f"{world}-{seed}-{budget}-{peer}"
+    transcript = None if transcripts is None else transcripts / f"{stem}.jsonl"
+    if transcript is not None:
+        transcript.parent.mkdir(parents=True, exist_ok=True)
+        transcript.write_text("")
+    service = PeerService(place, place.simulator(task, seed), transcript)
+    rows = {
+        name: [{"id": e.id, "input": e.inputs["input"], "target": e.target} for e in split]
+        for name, split in (("train", task.train), ("dev", task.dev))
+    }
+    with served(service, task) as base_url:
+        job = {
+            "peer": peer,
+            "base_url": base_url,
+            "seed": seed,
+            "budget": budget,
+            "kind": kind,
+            "initial": task.initial.instruction,
+            "description": task.description,
+            **rows,
+            "test": [example.inputs["input"] for example in task.test],
+        }
+        result = run_program(job, venvs, timeout_s)
+    print(f"{stem}: {result['note']}", file=sys.stderr)
+    if transcripts is not None:
+        notes = {key: value for key, value in result.items() if key not in ("answers", "stderr")}
+        (transcripts / f"{stem}.json").write_text(json.dumps(notes, indent=1))
+        (transcripts / f"{stem}.log").write_text(result["stderr"])
+    scores = [task.metric.score(text, e).value for text, e in zip(result["answers"], task.test, strict=True)]
+    return Measured(
+        world,
+        seed,
+        budget,
+        peer,
+        mean(scores),
+        service.calls["task"],
+        service.calls["optimizer"],
+        service.input_tokens["task"],
+        service.output_tokens["task"],
+        service.input_tokens["optimizer"],
+        service.output_tokens["optimizer"],
+        round(result["search_s"], 2),
+    )
+
+
+def make_venvs(venvs: Path, names: Sequence[str]) -> None:
+    """Make the virtual environments that are not there yet, with what peer_programs/NAME.txt asks for."""
+    for name in names:
+        folder = venvs / name
+        if (folder / "ready").exists():
+            continue
+        if folder.exists():
+            sys.exit(f"{folder} is there, but was not made by this program to the end; remove it, or name another")
+        print(f"making {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "-r",
+            str(PROGRAMS / f"{name}.txt"),
+        ]
+        subprocess.run(pip, check=True)
+        (folder / "ready").touch()
+
+
+def read(path: Path) -> list[Measured]:
+    """Return the rows of earlier runs, the last one of each cell; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {"world": str, "optimizer": str, "test_score": float, "seconds": float}
+    found = [Measured(**{name: kinds.get(name, int)(row[name]) for name in COLUMNS}) for row in rows]
+    return list({Cell(row.world, row.seed, row.budget, row.optimizer): row for row in found}.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=300)
+    parser.add_argument("--budgets", default="300,1000,3000", help="0 = the initial prompt as the peer sends it")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--venvs", type=Path, default=OUT / "venvs", help="folder of virtual environments")
+    parser.add_argument("--make-venvs", action="store_true", help="make those that are missing, and end")
+    parser.add_argument("--reuse", action="store_true", help="leave out what out/peers.csv already holds")
+    parser.add_argument("--transcripts", type=Path, help="folder for what the optimizer model was asked")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds that a cell may take")
+    args = parser.parse_args()
+    if args.make_venvs:
+        make_venvs(args.venvs, sorted({PEERS[peer] for peer in args.peers}))
+        return
+    budgets = sorted((int(text) for text in args.budgets.split(",")), reverse=True)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    wanted = [Cell(w, s, b, p) for b in budgets for w in args.worlds for s in seeds for p in args.peers]
+    path = OUT / "peers.csv"
+    done = {Cell(r.world, r.seed, r.budget, r.optimizer) for r in read(path)} if args.reuse else set()
+    OUT.mkdir(exist_ok=True)
+    is_new = not path.exists()
+    run = partial(measure, venvs=args.venvs, transcripts=args.transcripts, timeout_s=args.timeout)
+    failed = []
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|---" * len(COLUMNS) + "|")
+    with path.open("a", newline="") as file, ProcessPoolExecutor(args.workers) as pool:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(COLUMNS)
+        tasks = {pool.submit(run, c.world, c.seed, c.budget, c.optimizer): c for c in wanted if c not in done}
+        for future in as_completed(tasks):
+            try:
+                row = future.result()
+            except RuntimeError as error:
+                failed.append(tasks[future])
+                print(f"{tasks[future]} failed: {error}", file=sys.stderr)
+                continue
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            values = [getattr(row, name) for name in COLUMNS]
+            writer.writerow(values)
+            file.flush()
+            print(
+                "| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values) + " |",
+                flush=True,
+            )
+    if failed:
+        sys.exit(f"{len(failed)} of {len(wanted)} cells failed; --reuse runs them again")
+
+
+if __name__ == "__main__":
+    main()
