@@ -45,7 +45,8 @@ from statistics import mean
 from typing import Any
 
 from aiohttp import web
-from landscapes import OUT, make_task
+from landscapes import OUT
+from search import make_task
 from worlds import WORLDS, World, roughen
 
 from promptopt.protocol import Asked, Refusal, completion, parse, read_chat
