@@ -34,6 +34,83 @@ def share(words: str, said: list[str]) -> float:
     return sum(words in reply for reply in said) / len(said)
 
 
+# --- where the prompts stand ------------------------------------------------------------------------------
+
+SCORED = (
+    "text:\n{a}\nscore: 47\n\ntext:\n{b}\nscore: 61\n\n",
+    "Variant 1: {a}\nScore: 0.47\n\nVariant 2: {b}\nScore: 0.61\n\n",
+    "**Candidate:** {a}\n**Accuracy:** 47%\n**Candidate:** {b}\n**Accuracy:** 61%\n\n",
+    "score: 47\ntext: {a}\n\nscore: 61\ntext: {b}\n\n",
+    "Prompt: {a}\nValidation score (mean) = 4.7 / 10\nPrompt: {b}\nValidation score (mean) = 6.1 / 10\n\n",
+)
+
+
+@pytest.mark.parametrize("form", SCORED)
+def test_texts_with_scores_are_the_prompts_to_improve(form: str) -> None:
+    listed = form.format(a=ROUTE, b=SORT)
+    ask = f"Below are earlier instructions. The score ranges from 0 to 100.\n\n{listed}Some examples:\n"
+    ask += f"Input: {TRAIN[0].inputs['input']}\nOutput: {TRAIN[0].target}\n\n"
+    ask += "Write a new instruction between <prompt> and </prompt> that scores higher."
+    said = replies(ask)
+    for words in ("helpful assistant", "ranges", "core", "ccuracy", "earlier instructions"):
+        assert share(words, said) == 0, words
+    kept = ("billing, delivery, account or product.", "by the team that has to")
+    assert sum(any(words in reply for words in kept) for reply in said) >= 28
+    assert all(share(words, said) > 0.1 for words in kept)
+
+
+def test_inputs_with_scores_are_no_prompts() -> None:
+    rows = "".join(f"Text: {TRAIN[i].inputs['input']}\nScore: {i % 2}\n\n" for i in range(4))
+    said = replies(f"Prompt: {ROUTE}\n\nHow it did:\n{rows}Write a better prompt.")
+    assert share("billing, delivery, account or product.", said) > 0.9
+    assert all(share(TRAIN[i].inputs["input"], said) == 0 for i in range(4))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Which team gets this: billing, delivery, account or product?",
+        "Analyze the following and present your findings in one word.",
+    ],
+)
+def test_a_prompt_behind_its_label_may_begin_as_a_label_or_a_gap_does(prompt: str) -> None:
+    ask = f"Merge the two prompts into one.\nPrompt 1: {prompt}\nPrompt 2: {prompt}\n\n"
+    said = replies(f"{ask}Return the new prompt in this format:\n<prompt>new prompt</prompt>")
+    assert share(prompt.split()[-1], said) > 0.9
+    assert share("helpful assistant", said) == 0
+
+
+def test_tags_within_a_shown_prompt_are_no_parts_of_the_reply() -> None:
+    prompt = "Decide which team replies. Put its name between <team> </team> markers."
+    ask = f"Rephrase the prompt.\nPrompt: {prompt}\n\nReturn it in this format:\n<prompt>new prompt</prompt>"
+    said = replies(ask)
+    assert sum(reply.startswith("<team>") for reply in said) == 0
+    assert share("<prompt>", said) > 0.9
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "Respond with the corresponding output fields, starting with the field `[[ ## new_instruction ## ]]`, and "
+        "then ending with the marker for `[[ ## completed ## ]]`.",
+        "Reply with a JSON object that has the fields `reasons` and `new_instruction`.",
+    ],
+)
+def test_what_says_how_to_reply_is_no_part_of_the_last_field(ending: str) -> None:
+    said = replies(f"[[ ## examples ## ]]\nnone\n\n[[ ## basic_instruction ## ]]\n{ROUTE}\n\n{ending}", 60)
+    assert share("billing, delivery, account or product.", said) > 0.9
+    for words in ("output fields", "marker", "JSON", "`"):
+        assert share(words, said) == 0, words
+
+
+def test_who_the_assistant_is_and_how_scores_range_say_nothing_of_the_task() -> None:
+    said = replies(
+        "Write an instruction for a model. The score ranges from 0 to 100. Notes of customers go to teams."
+    )
+    assert share("otes of customers go to teams.", said) > 0.9
+    assert share("helpful assistant", said) == share("ranges", said) == 0
+
+
 # --- the form of the reply --------------------------------------------------------------------------------
 
 LISTS = (
