@@ -166,3 +166,14 @@ def test_an_object_that_a_prompt_asks_for_is_none_that_is_asked_for() -> None:
     said = replies(f"<prompt>{prompt}</prompt>\n\nImprove the prompt. Put it between <prompt> and </prompt>.")
     assert sum(reply.startswith("{") for reply in said) == 0
     assert share("`system` and `reason`", said) > 0.9
+
+
+def test_examples_with_a_letter_as_target_are_material() -> None:
+    letters = synthetic_task("choice", seed=7)[0]
+    simulator = Simulator(landscape("default"))
+    simulator.learn(letters)
+    for example in letters[:40]:
+        ask = f"[[ ## examples ## ]]\n[{{'input': '{example.inputs['input']}', 'answer': '{example.target}'}}]\n\n"
+        ask += "Write observations on the data. Respond with the output field `[[ ## observations ## ]]`."
+        reply = simulator.complete(Request("sim", (Message("user", ask),), 2048)).text
+        assert len(reply.removeprefix("[[ ## observations ## ]]").strip()) > 20

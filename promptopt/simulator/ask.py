@@ -131,12 +131,14 @@ _CONNECTOR = re.compile(r"^\s*(?:(?:\S+\s+){0,2}\S*[:>=\-'\"\](#,|\n\t]|[\W_]*)\
 
 def is_followed_by(tail: str, target: str, labels: tuple[str, ...]) -> bool:
     """Return whether `tail` begins with the target as an output, after a cue of at most three words."""
-    start = tail.lower().find(target.lower(), 0, len(target) + 60)
+    near, sought = tail[: len(target) + 60].lower(), target.lower()
+    start = near.find(sought)
+    # A letter within a word ("answer" for A) is no output.
+    while start >= 0 and (near[:start][-1:].isalnum() or tail[start + len(target) :][:1].isalnum()):
+        start = near.find(sought, start + 1)
     if not target or start < 0 or not _CONNECTOR.match(tail[:start]):
         return False
     rest = tail[start + len(target) :]
-    if rest[:1].isalnum():
-        return False
     # "Labels: billing, technical or account" lists labels and is no output.
     listed = re.match(r"['\"]?\s*(?:,|/|\||\bor\b|\band\b)\s*(?:or\s+|and\s+)?['\"]?(\w+)", rest)
     return not (listed and any(label.lower().startswith(listed.group(1).lower()) for label in labels))
