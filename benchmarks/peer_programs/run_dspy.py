@@ -5,8 +5,7 @@ disk cache is off; the cache in memory, which answers equal requests of one run,
 fewer answers may be asked for than there are evaluations. The task model gets temperature 0, the prompt or
 reflection model 1. An answer that cannot be read from the reply counts as "".
 
-- `dspy-gepa`: `max_metric_calls` = budget, and `InstructionProposer(adapter=ChatAdapter())`, since the simulator
-  gives no JSON object with the new instruction, which the default adapter reads; all else by default.
+- `dspy-gepa`: `max_metric_calls` = budget, all else by default.
 - `dspy-miprov2`: `auto=None`, `num_candidates` and `num_trials` of `plan_mipro`, all else by default. A reply of
   the optimizer model that cannot be read ends its search with an error: then, as its user would, it is started
   again with another seed, twice at most, and all calls count. After three errors the initial prompt is what was
@@ -24,7 +23,6 @@ from typing import Any, NamedTuple
 
 import dspy
 from common import KEY, THREADS, Found, Job, Row, run
-from dspy.teleprompt.gepa import InstructionProposer
 from dspy.utils.exceptions import AdapterParseError
 
 MINIBATCH = 35  # dspy's default, as is a full evaluation each 5 trials
@@ -143,7 +141,6 @@ def optimized(job: Job, program: dspy.Module) -> tuple[dspy.Module, str]:
             metric=with_feedback,
             max_metric_calls=job.budget,
             reflection_lm=writer,
-            instruction_proposer=InstructionProposer(adapter=dspy.ChatAdapter()),
             num_threads=THREADS,
             seed=job.seed,
         )

@@ -9,7 +9,8 @@ and if no known input is there, the whole request decides.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -60,25 +61,43 @@ _COUNT = re.compile(
     r"(?:prompts|instructions|variants|variations|versions|candidates|reasons)",
     re.IGNORECASE,
 )
+_JSON = re.compile(r"\bJSON\b", re.IGNORECASE)
+_KEY = re.compile(r"\"(\w+)\"\s*:")
+_NAMED = re.compile(r"[`\"'](\w+)[`\"']")
+_TEXTS = r"(?:prompts|instructions|strings|texts|variants|variations|versions|candidates)"
+_HOW_MANY = re.compile(rf"\b(\d+|two|three|four|five|six|eight|ten)(?: [\w-]+){{0,3}} {_TEXTS}\b", re.IGNORECASE)
+_LIST = re.compile(rf"(?=.*\b(?:JSON|Python)\b)(?=.*\b(?:array|list)\b)(?=.*\b{_TEXTS}\b)", re.I | re.S)
+_ASKING = re.compile(rf"\W*(?:please )?\b(?:{_VERB}|answer|reply|respond|fill|format)\w*\b", re.IGNORECASE)
+_WRITTEN = re.compile(rf"{_OBJECT}|template|system|reason|analy|summary|observ|descri", re.IGNORECASE)
+_SOME = 3  # prompts in a list for which no number is named
 _NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8, "ten": 10}
 PROMPT_NAME = re.compile(r"prompt|instruct|variable|template|system", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Contract:
-    """The form in which a written reply is wanted.
+    """The form in which a written reply is wanted; keys come before parts, and parts before a fence.
 
     Args:
         blocks: (name, opening, closing) of each part, in order; () = no parts named.
         ending: text after all of them.
         is_fenced: the prompt belongs into a fenced block.
         count: how many prompts are wanted, 1 to 10.
+        keys: names of the fields of the JSON object that is wanted; () = none is.
+        is_list: the prompts are wanted as a list in JSON.
     """
 
     blocks: tuple[tuple[str, str, str], ...] = ()
     ending: str = ""
     is_fenced: bool = False
     count: int = 1
+    keys: tuple[str, ...] = ()
+    is_list: bool = False
+
+    @property
+    def is_special(self) -> bool:
+        """Whether another form than plain text is wanted."""
+        return bool(self.blocks or self.keys) or self.is_fenced or self.is_list
 
 
 @lru_cache(maxsize=20_000)
@@ -91,7 +110,7 @@ def wish(text: str) -> Wish | None:
         if not _CRITICAL.search(match.group()):
             return "prompt"
         found = "critique"
-    for name in _SLOT.findall(text[-600:]):
+    for name in (*_SLOT.findall(text[-600:]), *_objects(wanted_keys(text[-700:]))):
         if not _CRITICAL.search(name):
             return "prompt"
         found = found or "critique"
@@ -112,12 +131,14 @@ _CONNECTOR = re.compile(r"^\s*(?:(?:\S+\s+){0,2}\S*[:>=\-'\"\](#,|\n\t]|[\W_]*)\
 
 def is_followed_by(tail: str, target: str, labels: tuple[str, ...]) -> bool:
     """Return whether `tail` begins with the target as an output, after a cue of at most three words."""
-    start = tail.lower().find(target.lower(), 0, len(target) + 60)
+    near, sought = tail[: len(target) + 60].lower(), target.lower()
+    start = near.find(sought)
+    # A letter within a word ("answer" for A) is no output.
+    while start >= 0 and (near[:start][-1:].isalnum() or tail[start + len(target) :][:1].isalnum()):
+        start = near.find(sought, start + 1)
     if not target or start < 0 or not _CONNECTOR.match(tail[:start]):
         return False
     rest = tail[start + len(target) :]
-    if rest[:1].isalnum():
-        return False
     # "Labels: billing, technical or account" lists labels and is no output.
     listed = re.match(r"['\"]?\s*(?:,|/|\||\bor\b|\band\b)\s*(?:or\s+|and\s+)?['\"]?(\w+)", rest)
     return not (listed and any(label.lower().startswith(listed.group(1).lower()) for label in labels))
@@ -125,31 +146,64 @@ def is_followed_by(tail: str, target: str, labels: tuple[str, ...]) -> bool:
 
 def contract(tail: str, whole: str) -> Contract:
     """Return the form that `tail` asks for or, if it names none, `whole`."""
-    count = _COUNT.search(tail)
-    number = 1
+    sentences = _sentences(whole[-1500:])
+    lists = [sentence for sentence in sentences if _LIST.search(sentence) and _ASKING.search(sentence)]
+    count = _COUNT.search(tail) or next(filter(None, map(_HOW_MANY.search, lists)), None)
+    number = _SOME if lists else 1
     if count:
         word = count.group(1).lower()
         number = max(1, min(10, _NUMBERS.get(word) or int(word)))
+    return replace(_parts(tail, whole), count=number, is_list=bool(lists))
+
+
+def _parts(tail: str, whole: str) -> Contract:
     for text in (tail, whole):
+        keys = wanted_keys(text[-700:])
+        if keys:
+            return Contract(keys=keys)
         fields = wanted_fields(text[-700:])
         answers = [name for name in fields if name != "completed"]
         if answers:
             blocks = tuple((name, f"[[ ## {name} ## ]]\n", "\n\n") for name in answers)
-            return Contract(blocks, "[[ ## completed ## ]]" if "completed" in fields else "", count=number)
+            return Contract(blocks, "[[ ## completed ## ]]" if "completed" in fields else "")
         if "<START>" in text and "<END>" in text:
-            return Contract((("start", "<START>", "<END>"),), count=number)
+            return Contract((("start", "<START>", "<END>"),))
         names = _tag_names(text, whole)
         if names:
-            return Contract(tuple((name, f"<{name}>", f"</{name}>") for name in names), count=number)
+            return Contract(tuple((name, f"<{name}>", f"</{name}>") for name in names))
         if _FENCE.search(text):
-            return Contract(is_fenced=True, count=number)
-    return Contract(count=number)
+            return Contract(is_fenced=True)
+    return Contract()
 
 
 def wanted_fields(text: str) -> list[str]:
     """Return the names of marked fields that the end of `text` asks to be filled, in order."""
     start = max(text.lower().rfind(word) for word in ("respond", "output field", "reply with"))
     return list(dict.fromkeys(_FIELD.findall(text[start:]))) if start >= 0 else []
+
+
+def _objects(names: Iterable[str]) -> list[str]:
+    return [name for name in names if re.search(_OBJECT, name, re.IGNORECASE)]
+
+
+def wanted_keys(text: str) -> tuple[str, ...]:
+    """Return the names of the fields of a JSON object in which a prompt or criticism is asked for, in order."""
+    for sentence in reversed(_sentences(text)):
+        if _JSON.search(sentence) and _ASKING.search(sentence):
+            below = text[text.rfind(sentence) :]
+            names = _KEY.findall(sentence) or _NAMED.findall(sentence) or _KEY.findall(below)
+            return tuple(dict.fromkeys(names)) if any(map(_WRITTEN.search, names)) else ()
+    return ()
+
+
+def is_contract(paragraph: str) -> bool:
+    """Return whether a paragraph says in which named fields to reply to the request itself."""
+    asks = any(_ASKING.match(sentence) for sentence in _sentences(paragraph))
+    return asks and bool(wanted_fields(paragraph) or wanted_keys(paragraph))
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?])\s+|\n\n+", text)
 
 
 def _tag_names(text: str, whole: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from promptopt.simulator.rewrite import Draws, insert, rewrite, say
 from promptopt.simulator.verdict import checked, judged, rated
 
 _MEANING = re.compile(r"paraphras|same meaning|keep the meaning|preserv\w+ the meaning|semantic", re.IGNORECASE)
+_DIVERSE = re.compile(r"\bdivers\w+|\bdifferent\b|\bdistinct\b|\bvaried\b|\bunique\b", re.IGNORECASE)
+_TRIES = 20  # at a prompt unlike the others of the same reply, where they are to differ
 _CHATTER = ("Sure, here is a new version.", "Of course! I tried to make it clearer:")
 _REMARKS = (
     "The inputs are short everyday texts, and the answers follow a fixed pattern.",
@@ -59,17 +62,27 @@ def write(material: Material) -> str | None:
     if judgement is not None:
         return judgement
     wish = ask.wish(tail) or ask.wish(text)
-    contract = ask.contract(tail, text)
+    sources = parents(text, hits)
+    contract = _contract(tail, text, sources)
     shown = _shown(hits, material)
-    names = [name for name, _, _ in contract.blocks]
+    names = contract.keys or [name for name, _, _ in contract.blocks]
     if wish == "critique" or (wish == "prompt" and names and _is_criticism(names)):
         reasons = _critique(material, shown, contract.count, draws)
         return _laid_out(contract, reasons, _remark(draws), draws, 0.0)
     if wish == "prompt":
-        return _new_prompts(material, hits, shown, contract, draws)
+        return _new_prompts(material, sources, hits, shown, contract, draws)
     if ask.wants_prose(text):
         return _laid_out(contract, [_remark(draws)], _remark(draws), draws, 0.0)
     return None
+
+
+def _contract(tail: str, text: str, sources: Sequence[str]) -> ask.Contract:
+    """Return the form that the request asks for outside the prompts that it shows; else the form at all."""
+    tail_only, text_only = tail, text
+    for source in sources:
+        tail_only, text_only = tail_only.replace(source, "shown"), text_only.replace(source, "shown")
+    found = ask.contract(tail_only, text_only)
+    return found if found.is_special else ask.contract(tail, text)
 
 
 def _judgement(material: Material, draws: Draws) -> str | None:
@@ -102,10 +115,16 @@ def _remark(draws: Draws) -> str:
 
 
 def _new_prompts(
-    material: Material, hits: list[Hit], shown: list[Row], contract: ask.Contract, draws: Draws
+    material: Material, sources: list[str], hits: list[Hit], shown: list[Row], contract: ask.Contract, draws: Draws
 ) -> str:
-    sources = parents(material.text, hits)
-    prompts = [_new_prompt(material, sources, hits, shown, draws) for _ in range(contract.count)]
+    prompts: list[str] = []
+    n_tries = _TRIES if _DIVERSE.search(material.text) else 1
+    for _ in range(contract.count):
+        for _ in range(n_tries):
+            prompt = _new_prompt(material, sources, hits, shown, draws)
+            if prompt not in prompts:
+                break
+        prompts.append(prompt)
     added = concepts_of(prompts[0]) - concepts_of("\n".join(sources))
     remark = "The new version says more plainly what to do."
     if added:
@@ -193,14 +212,24 @@ def _laid_out(contract: ask.Contract, texts: list[str], remark: str, draws: Draw
     """Return the reply in the form that was asked for; a sloppy one breaks it or adds chatter outside."""
     slip = draws.uniform()
     body = "\n\n".join(texts)
-    if contract.blocks:
-        names = [name for name, _, _ in contract.blocks]
-        main = max(range(len(names)), key=lambda place: (bool(ask.PROMPT_NAME.search(names[place])), place))
+    names = contract.keys or [name for name, _, _ in contract.blocks]
+    main = max(range(len(names)), key=lambda place: (bool(ask.PROMPT_NAME.search(names[place])), place), default=0)
+    if contract.keys:
+        value = texts if contract.is_list or len(texts) > 1 else body
+        whole = json.dumps(
+            {name: value if place == main else remark for place, name in enumerate(names)}, ensure_ascii=False
+        )
+    elif contract.blocks:
+        if contract.is_list:
+            texts = [json.dumps(texts, ensure_ascii=False)]
         blocks = []
         for place, (_, opening, closing) in enumerate(contract.blocks):
             parts = texts if place == main else [remark]
             blocks += [f"{opening}{part}{closing}".rstrip() for part in parts]
         whole = "\n\n".join((*blocks, contract.ending)).rstrip()
+    elif contract.is_list:
+        whole = json.dumps(texts, ensure_ascii=False)
+        whole = f"```json\n{whole}\n```" if contract.is_fenced else whole
     elif contract.is_fenced:
         whole = "\n\n".join(f"```\n{text}\n```" for text in texts)
     elif len(texts) > 1:
