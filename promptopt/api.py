@@ -174,9 +174,9 @@ def optimize(
             a list of dicts, or a dict of such for train, dev and test.
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
-        budget: limits of the whole run, proof included; None = 1,000 calls.
-        settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
-            `options={"population_size": 6}`; for data also `target`, `input`, `images`,
+        budget: limits of the whole run, proof included; None = 1,000 calls, or what `auto` says.
+        settings: any other field of `promptopt.Settings`, such as `auto="light"` (a budget by name), `seed`,
+            `out`, `api_base`, `options={"population_size": 6}`; for data also `target`, `input`, `images`,
             `description`, and `metric`: a name, or your own `function(reply, example)`.
 
     Returns:

@@ -53,6 +53,7 @@ class Plan:
         data_digest: of all rows in their splits, before any was left out of the proof or held out.
         all_dev: dev with the hold-out, in the order of the data.
         source: where prompt and data came from, for config.toml.
+        auto: the budget's name, where `limit` has its calls; None = it has none.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Plan:
     data_digest: str
     all_dev: tuple[Example, ...]
     source: Mapping[str, Any] = field(default_factory=dict)
+    auto: str | None = None
 
     @property
     def open_task(self) -> Task:
@@ -136,9 +138,10 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         ConfigError: a model, key, price, option or limit does not allow the run; nothing was spent.
     """
     said = list(notes)
-    if settings.budget == Budget():
-        settings = settings.with_default_budget()
-        said.append("no budget given: at most 1,000 calls (set --budget-usd or --budget-calls)")
+    auto = settings.auto
+    if auto is None and settings.budget == Budget():
+        said.append("no budget given: at most 1,000 calls (set --auto light, --budget-usd or --budget-calls)")
+    settings = settings.with_default_budget(task.calls_per_example + task.calls_per_score - 1)
     _check_targets(task)
     name, optimizer = _pick_optimizer(task, settings, said)
     needs = _needs(optimizer, task, settings)
@@ -155,7 +158,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     sizing = Sizing(task, settings, models, optimizer, max_prompt_tokens)
     limit = settings.limit
     proof_reserve, n_proof = sizing.proof(limit)
-    _check_minimum(name, sizing, limit, n_proof)
+    _check_minimum(name, sizing, limit, n_proof, auto)
     task, spare = _cut_test(task, settings, n_proof, said)
     if not task.is_scored and any(example.target is not None for example in (*task.train, *task.dev)):
         said.append(f"metric {UNSCORED}: the targets of the data are left aside")
@@ -198,6 +201,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         notes=tuple(said),
         data_digest=data_digest,
         all_dev=task.dev,
+        auto=auto,
     )
     return plan.with_holdout(n_held)
 
@@ -313,7 +317,7 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
         raise ConfigError(f"optimizer {name!r} needs labels, and {_why_unlabelled(task)}; {_label_free()}")
 
 
-def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> None:
+def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int, auto: str | None) -> None:
     """Raise ConfigError, with the least budget that works, where the search cannot even start."""
     search, minimum = limit.minus(sizing.proof(limit)[0]), sizing.optimizer.minimum_calls()
     if minimum > MOST_CALLS:
@@ -323,7 +327,7 @@ def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> No
     budget = sizing.settings.budget
     least = sizing.least_budget()
     short = [
-        f"--budget-{key} {amount}"
+        f"--budget-{key} {amount}" + f" instead of --auto {auto}" * (key == "calls" and auto is not None)
         for key, amount in least.items()
         if (given := getattr(budget, key)) is not None and Decimal(str(given)) < Decimal(amount)
     ]

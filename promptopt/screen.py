@@ -313,9 +313,11 @@ def word_difference(before: str, after: str) -> Text:
 
 def _forecast_line(plan: Plan) -> str:
     forecast = plan.forecast
-    line = f"forecast: about {forecast.calls:,} calls, "
+    budget = f" for --auto {plan.auto} (at most {plan.limit.calls:,} calls)" if plan.auto else ""
+    line = f"about {forecast.calls:,} calls, "
     if (each_s := forecast.seconds_per_call) is not None:
-        line = f"forecast: a guess of {forecast.calls:,} calls, if each takes {each_s:g} s and 16 run at once, "
+        line = f"a guess of {forecast.calls:,} calls, if each takes {each_s:g} s and 16 run at once, "
+    line = f"forecast{budget}: {line}"
     if forecast.expected_usd is None:
         line += "unknown cost (--price-in and --price-out tell the price)"
     else:

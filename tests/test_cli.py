@@ -129,6 +129,7 @@ def test_version(run: Runner) -> None:
     ("typed", "offered"),
     [
         ("promptopt optimize --optimizer prompt", {"promptagent", "promptquine"}),
+        ("promptopt optimize --auto l", {"light"}),
         ("promptopt evaluate --split t", {"train", "test"}),
         ("promptopt evaluate --metric json", {"json"}),
     ],
