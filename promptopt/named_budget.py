@@ -27,6 +27,11 @@ def calls_of(name: str, calls_per_answer: int) -> int:
     return CALLS[name] * calls_per_answer
 
 
+def least_name(n_calls: int, calls_per_answer: int) -> str | None:
+    """Return the name of the smallest budget of at least `n_calls`; None = none is so large."""
+    return next((name for name in CALLS if calls_of(name, calls_per_answer) >= n_calls), None)
+
+
 def check(name: object, budget_calls: int | None) -> None:
     """Check that `name` is a budget's name, or None, and that it is the only limit of calls.
 

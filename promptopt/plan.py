@@ -141,7 +141,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     auto = settings.auto
     if auto is None and settings.budget == Budget():
         said.append("no budget given: at most 1,000 calls (set --auto light, --budget-usd or --budget-calls)")
-    settings = settings.with_default_budget(task.calls_per_example + task.calls_per_score - 1)
+    settings = settings.with_default_budget(task.calls_per_answer)
     _check_targets(task)
     name, optimizer = _pick_optimizer(task, settings, said)
     needs = _needs(optimizer, task, settings)

@@ -183,7 +183,7 @@ class Evaluating:
     @property
     def n_calls(self) -> int:
         """The calls that it takes where every reply differs and no rating has to be asked for twice."""
-        return (self.task.calls_per_example + self.task.calls_per_score - 1) * len(self.examples)
+        return self.task.calls_per_answer * len(self.examples)
 
     @cached_property
     def estimate(self) -> Estimate:
