@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -207,15 +207,17 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
 
 
 def _pick_optimizer(task: Task, settings: Settings, said: list[str]) -> tuple[str, registry.Optimizer]:
-    """Return the strategy with its name; `auto` picks by whether there are labels."""
+    """Return the strategy with its name; `auto` picks by whether there are labels, or scores that will do."""
     if settings.optimizer != "auto":
         return registry.make_optimizer(settings.optimizer, settings.options)
     if _is_labelled(task):
         name, reason = registry.AUTO, "the task has labels"
+    elif not _lacks(registry.optimizer_class(registry.AUTO).requires, task):
+        name, reason = registry.AUTO, "there are scores"
     elif registry.LABEL_FREE in registry.optimizer_names():
         name, reason = registry.LABEL_FREE, "there are no labels"
     else:
-        raise ConfigError(f"auto finds no strategy: {_why_unlabelled(task)}, and {_label_free()}")
+        raise ConfigError(f"auto finds no strategy: {_why_unlabelled(task)}, and {_label_free(task)}")
     said.append(f"optimizer {name}, picked by auto: {reason}")
     return registry.make_optimizer(name, settings.options)
 
@@ -231,9 +233,16 @@ def _why_unlabelled(task: Task) -> str:
     return "no row of the data has a target (if a column holds them, name it with --target)"
 
 
-def _label_free() -> str:
-    """Return in words which strategies need no labels."""
-    names = [n for n in registry.optimizer_names() if "labels" not in registry.optimizer_class(n).requires]
+def _lacks(requires: Set[str], task: Task) -> str:
+    """Return what a strategy requires of a task's examples and metric, and does not get: labels, scores or ""."""
+    if "labels" in requires and not _is_labelled(task):
+        return "labels"
+    return "scores" if "scores" in requires and not task.is_scored else ""
+
+
+def _label_free(task: Task) -> str:
+    """Return in words which strategies can do with what the task has."""
+    names = [n for n in registry.optimizer_names() if not _lacks(registry.optimizer_class(n).requires, task)]
     return f"these strategies need no labels: {', '.join(names)}" if names else "every strategy needs labels"
 
 
@@ -313,8 +322,10 @@ def _check_targets(task: Task) -> None:
 
 def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
     """Raise ConfigError where something that the strategy requires is not there."""
-    if "labels" in optimizer.requires and not _is_labelled(task):
-        raise ConfigError(f"optimizer {name!r} needs labels, and {_why_unlabelled(task)}; {_label_free()}")
+    if lack := _lacks(optimizer.requires, task):
+        instead = ", or score answers without targets: --metric judge:FILE.md" if lack == "scores" else ""
+        why = f"{_why_unlabelled(task)}{instead}"
+        raise ConfigError(f"optimizer {name!r} needs {lack}, and {why}; {_label_free(task)}")
 
 
 def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int, auto: str | None) -> None:

@@ -33,7 +33,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finished(folder: Path, **fields: object) -> tuple[Run, Result]:
     task = replace(make_task(), **fields)  # type: ignore[arg-type]
-    run = make_run(folder, Scripted(model), task=task, settings=Settings("sim", budget=Budget(calls=300)))
+    settings = Settings("sim", optimizer="capo", budget=Budget(calls=300))
+    run = make_run(folder, Scripted(model), task=task, settings=settings)
     return run, asyncio.run(run.execute())
 
 
