@@ -127,8 +127,10 @@ def prepare(
     Raises:
         ConfigError: something is wrong with the prompt, the data or the settings.
     """
-    needs = None if settings.optimizer == "auto" else registry.optimizer_class(settings.optimizer).requires
-    needs_labels = None if needs is None else "labels" in needs
+    needs_labels: bool | None = None
+    if settings.optimizer != "auto":
+        requires = registry.optimizer_class(settings.optimizer).requires
+        needs_labels = "labels" in requires or (None if "scores" in requires else False)
     read = read_task(prompt, task, settings.seed, needs_labels=needs_labels, is_command=is_command, **data_options)
     return replace(make_plan(read.task, settings, read.notes), source=read.source), read.front_matter
 
@@ -174,9 +176,9 @@ def optimize(
             a list of dicts, or a dict of such for train, dev and test.
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
-        budget: limits of the whole run, proof included; None = 1,000 calls.
-        settings: any other field of `promptopt.Settings`, such as `seed`, `out`, `api_base`,
-            `options={"population_size": 6}`; for data also `target`, `input`, `images`,
+        budget: limits of the whole run, proof included; None = 1,000 calls, or what `auto` says.
+        settings: any other field of `promptopt.Settings`, such as `auto="light"` (a budget by name), `seed`,
+            `out`, `api_base`, `options={"max_demos": 4}`; for data also `target`, `input`, `images`,
             `description`, and `metric`: a name, or your own `function(reply, example)`.
 
     Returns:

@@ -18,6 +18,7 @@ from promptopt.cli_judge import judge_check
 from promptopt.cli_options import (
     AnswerPattern,
     ApiBase,
+    Auto,
     BudgetSeconds,
     BudgetTokens,
     Concurrency,
@@ -108,6 +109,7 @@ def optimize(
     input_: Input = None,
     target: Target = None,
     image: Image = None,
+    auto: Auto = None,
     budget_usd: Annotated[str | None, typer.Option(help="most dollars, proof included")] = None,
     budget_calls: Annotated[int | None, typer.Option(help="most answers used, proof included")] = None,
     budget_tokens: BudgetTokens = None,
@@ -145,6 +147,7 @@ def optimize(
         optimizer=optimizer,
         options=pairs(set_ or [], "--set"),
         budget=Budget(usd, budget_calls, budget_tokens, budget_seconds),
+        auto=auto,
         optimizer_model=optimizer_model,
         judge_model=judge_model,
         embedding_model=embedding_model,

@@ -27,6 +27,13 @@ def _optimizers() -> list[str]:
     return ["auto", *registry.optimizer_names()]
 
 
+def _budgets() -> list[str]:
+    from promptopt.named_budget import CALLS
+
+    return list(CALLS)
+
+
+Auto = Annotated[str | None, typer.Option(help="budget by name: light, medium or heavy", autocompletion=_budgets)]
 Optimizer = Annotated[str, typer.Option(help="strategy; auto picks one", autocompletion=_optimizers)]
 Metric = Annotated[
     str | None, typer.Option(help="auto, none, or see `promptopt metrics`", autocompletion=_metrics)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 USUAL = "promptopt.toml"
+# Options that exclude each other: where a nearer place has one, it stands in for the other of a farther place.
+_RIVALS = {"auto": "budget-calls", "budget-calls": "auto"}
 
 
 class Command(TyperCommand):
@@ -63,7 +66,9 @@ class Configured(Command):
         if extra.get("resilient_parsing") or "--help" in args:
             return super().make_context(info_name, args, parent, **extra)
         draft = super().make_context(info_name, list(args), parent, resilient_parsing=True)
+        typed = [key for key in _RIVALS if draft.params.get(key.replace("-", "_")) is not None]
         said = self._said(info_name or "", draft.params.get("config"), draft.params.get("prompt_file"))
+        said = _beneath(said, typed)
         defaults = {}
         for key, one in said.items():
             param = self._params[key]
@@ -98,7 +103,8 @@ class Configured(Command):
         if prompt_file is None:
             return far | near
         middle, data_keys = settings_file.front_matter(prompt_file, keys, repeated)
-        return {key: one for key, one in far.items() if key not in data_keys} | middle | near
+        far = {key: one for key, one in far.items() if key not in data_keys}
+        return _beneath(_beneath(far, middle) | middle, near) | near
 
     def _checked(self, context: Any, key: str, said: Said) -> Any:
         """Return a file's value if the option takes it."""
@@ -116,6 +122,12 @@ class Configured(Command):
             reason = f" is {said.value}; {wanted}" if wanted else f": {error.message}"
             raise ConfigError(f"{said.source}: {key}{reason}") from error
         return value
+
+
+def _beneath(far: Mapping[str, Said], near: Iterable[str]) -> dict[str, Said]:
+    """Return what a farther place says, without the rivals of the options that a nearer one has."""
+    replaced = {_RIVALS[key] for key in near if key in _RIVALS}
+    return {key: one for key, one in far.items() if key not in replaced}
 
 
 def _flag(param: Any) -> str:

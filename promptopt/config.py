@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from promptopt import bound, data, promptfile, template
+from promptopt import bound, data, named_budget, promptfile, template
 from promptopt.address import check_address
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
@@ -38,6 +38,7 @@ class Settings:
         optimizer: name of the strategy, `auto`, or `path.py:Name`.
         options: options of the strategy, as text.
         budget: limits of the whole run; without any, 1,000 calls.
+        auto: a budget by name (light, medium, heavy) in place of `budget.calls`; None = none.
         optimizer_model: None = the task model.
         judge_model: None = the task model.
         embedding_model: for strategies that compare words; None = character n-grams, which cost nothing.
@@ -62,6 +63,7 @@ class Settings:
     optimizer: str = "auto"
     options: Mapping[str, str] = field(default_factory=dict)
     budget: Budget = Budget()
+    auto: str | None = None
     optimizer_model: str | None = None
     judge_model: str | None = None
     embedding_model: str | None = None
@@ -103,6 +105,7 @@ class Settings:
         }
         for name, (count, least, most) in counts.items():
             bound.check_count(name, count, least, most)
+        named_budget.check(self.auto, budget.calls)
         for name, amount in {"--budget-usd": budget.usd, "--budget-seconds": budget.seconds}.items():
             if amount is not None and not bound.number(amount, name) > 0:
                 raise ConfigError(f"{name} is {amount}; it must be above 0")
@@ -132,8 +135,11 @@ class Settings:
         usd = None if self.budget.usd is None else Decimal(str(self.budget.usd))
         return limit_of(usd, self.budget.calls, self.budget.tokens)
 
-    def with_default_budget(self) -> Settings:
-        """Return these settings with a budget: 1,000 calls where the user gave none."""
+    def with_default_budget(self, calls_per_answer: int = 1) -> Settings:
+        """Return these settings with a budget in figures: what `auto` means; 1,000 calls where there is none."""
+        if self.auto is not None:
+            calls = named_budget.calls_of(self.auto, calls_per_answer)
+            return replace(self, auto=None, budget=replace(self.budget, calls=calls))
         if self.budget != Budget():
             return self
         return replace(self, budget=Budget(calls=DEFAULT_CALLS))

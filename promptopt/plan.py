@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -53,6 +53,7 @@ class Plan:
         data_digest: of all rows in their splits, before any was left out of the proof or held out.
         all_dev: dev with the hold-out, in the order of the data.
         source: where prompt and data came from, for config.toml.
+        auto: the budget's name, where `limit` has its calls; None = it has none.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Plan:
     data_digest: str
     all_dev: tuple[Example, ...]
     source: Mapping[str, Any] = field(default_factory=dict)
+    auto: str | None = None
 
     @property
     def open_task(self) -> Task:
@@ -136,9 +138,10 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         ConfigError: a model, key, price, option or limit does not allow the run; nothing was spent.
     """
     said = list(notes)
-    if settings.budget == Budget():
-        settings = settings.with_default_budget()
-        said.append("no budget given: at most 1,000 calls (set --budget-usd or --budget-calls)")
+    auto = settings.auto
+    if auto is None and settings.budget == Budget():
+        said.append("no budget given: at most 1,000 calls (set --auto light, --budget-usd or --budget-calls)")
+    settings = settings.with_default_budget(task.calls_per_answer)
     _check_targets(task)
     name, optimizer = _pick_optimizer(task, settings, said)
     needs = _needs(optimizer, task, settings)
@@ -155,7 +158,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     sizing = Sizing(task, settings, models, optimizer, max_prompt_tokens)
     limit = settings.limit
     proof_reserve, n_proof = sizing.proof(limit)
-    _check_minimum(name, sizing, limit, n_proof)
+    _check_minimum(name, sizing, limit, n_proof, auto)
     task, spare = _cut_test(task, settings, n_proof, said)
     if not task.is_scored and any(example.target is not None for example in (*task.train, *task.dev)):
         said.append(f"metric {UNSCORED}: the targets of the data are left aside")
@@ -198,20 +201,23 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         notes=tuple(said),
         data_digest=data_digest,
         all_dev=task.dev,
+        auto=auto,
     )
     return plan.with_holdout(n_held)
 
 
 def _pick_optimizer(task: Task, settings: Settings, said: list[str]) -> tuple[str, registry.Optimizer]:
-    """Return the strategy with its name; `auto` picks by whether there are labels."""
+    """Return the strategy with its name; `auto` picks by whether there are labels, or scores that will do."""
     if settings.optimizer != "auto":
         return registry.make_optimizer(settings.optimizer, settings.options)
     if _is_labelled(task):
         name, reason = registry.AUTO, "the task has labels"
+    elif not _lacks(registry.optimizer_class(registry.AUTO).requires, task):
+        name, reason = registry.AUTO, "there are scores"
     elif registry.LABEL_FREE in registry.optimizer_names():
         name, reason = registry.LABEL_FREE, "there are no labels"
     else:
-        raise ConfigError(f"auto finds no strategy: {_why_unlabelled(task)}, and {_label_free()}")
+        raise ConfigError(f"auto finds no strategy: {_why_unlabelled(task)}, and {_label_free(task)}")
     said.append(f"optimizer {name}, picked by auto: {reason}")
     return registry.make_optimizer(name, settings.options)
 
@@ -227,9 +233,16 @@ def _why_unlabelled(task: Task) -> str:
     return "no row of the data has a target (if a column holds them, name it with --target)"
 
 
-def _label_free() -> str:
-    """Return in words which strategies need no labels."""
-    names = [n for n in registry.optimizer_names() if "labels" not in registry.optimizer_class(n).requires]
+def _lacks(requires: Set[str], task: Task) -> str:
+    """Return what a strategy requires of a task's examples and metric, and does not get: labels, scores or ""."""
+    if "labels" in requires and not _is_labelled(task):
+        return "labels"
+    return "scores" if "scores" in requires and not task.is_scored else ""
+
+
+def _label_free(task: Task) -> str:
+    """Return in words which strategies can do with what the task has."""
+    names = [n for n in registry.optimizer_names() if not _lacks(registry.optimizer_class(n).requires, task)]
     return f"these strategies need no labels: {', '.join(names)}" if names else "every strategy needs labels"
 
 
@@ -309,11 +322,13 @@ def _check_targets(task: Task) -> None:
 
 def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
     """Raise ConfigError where something that the strategy requires is not there."""
-    if "labels" in optimizer.requires and not _is_labelled(task):
-        raise ConfigError(f"optimizer {name!r} needs labels, and {_why_unlabelled(task)}; {_label_free()}")
+    if lack := _lacks(optimizer.requires, task):
+        instead = ", or score answers without targets: --metric judge:FILE.md" if lack == "scores" else ""
+        why = f"{_why_unlabelled(task)}{instead}"
+        raise ConfigError(f"optimizer {name!r} needs {lack}, and {why}; {_label_free(task)}")
 
 
-def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> None:
+def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int, auto: str | None) -> None:
     """Raise ConfigError, with the least budget that works, where the search cannot even start."""
     search, minimum = limit.minus(sizing.proof(limit)[0]), sizing.optimizer.minimum_calls()
     if minimum > MOST_CALLS:
@@ -323,7 +338,7 @@ def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int) -> No
     budget = sizing.settings.budget
     least = sizing.least_budget()
     short = [
-        f"--budget-{key} {amount}"
+        f"--budget-{key} {amount}" + f" instead of --auto {auto}" * (key == "calls" and auto is not None)
         for key, amount in least.items()
         if (given := getattr(budget, key)) is not None and Decimal(str(given)) < Decimal(amount)
     ]

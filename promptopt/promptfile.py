@@ -35,7 +35,7 @@ OPTION_KEYS = (
     *("prompt-file", "data", "model", "optimizer", "set", "set-model", "metric", "answer-pattern", "description"),
     *("input", "target", "image"),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
-    *("budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
+    *("auto", "budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
     *("seed", "concurrency", "rpm", "tpm", "max-tokens", "max-prompt-tokens", "out", "probe"),
     *("dry-run", "json", "quiet", "split", "examples", "fail-under", "failures"),
 )

@@ -34,8 +34,8 @@ BUILT_IN: Mapping[str, str] = types.MappingProxyType(
         "tapruning": "promptopt.optimizers.tapruning:TaPruning",
     }
 )
-AUTO = "capo"
-LABEL_FREE = "spo"  # what `auto` picks where there are no labels
+AUTO = "reflect"
+LABEL_FREE = "spo"  # what `auto` picks where nothing gives scores
 
 
 class Optimizer(Protocol):
@@ -46,13 +46,15 @@ class Optimizer(Protocol):
 
     Args:
         source: the publication.
-        requires: what it cannot do without: labels, log-probabilities, optimizer model, judge.
+        requires: what it cannot do without: labels (targets, and scores by them), scores (whatever gives them),
+            log-probabilities, optimizer model, judge.
         usual_calls: its typical number of calls, in words.
         when: when to choose it.
         presets: options by the name of the preset; `paper` is the published algorithm with its settings.
 
     It may also have `prefers`, as an attribute or a property that hangs on its options: what it uses if it is
-    there (log-probabilities, embeddings).
+    there (log-probabilities, embeddings). An option `max_demos` is the most demonstrations of a prompt; forecasts
+    reckon that prompts come to have so many.
     """
 
     source: ClassVar[str]

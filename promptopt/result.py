@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from promptopt import promptfile
 from promptopt.asking import Cell, RunState, Tally
 from promptopt.gate import prompt_tokens
+from promptopt.named_budget import least_name
 from promptopt.plan import Plan
 from promptopt.registry import deviations_of, options_of
 from promptopt.stats import Comparison, compare, macro_f1, score_interval
@@ -22,6 +24,8 @@ from promptopt.types import Candidate, Example, LabelMetric, Metric
 # JSON strings, where the escape means the same.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 
+# Below so many prompts a search has hardly begun; a larger budget is reckoned to afford so many. Our choice.
+FEWEST_TRIED, _WANTED_TRIED = 5, 10
 SIGN_TEST = "sign test of judge verdicts"
 
 Status = Literal["completed", "budget_exhausted", "interrupted", "failed"]
@@ -158,6 +162,7 @@ class Result:
         missing: answers still missing when a decision went on without them; never scored.
         unparsed: answers in which no answer could be found; they score 0.
         duration_s: seconds, over all sessions.
+        warnings: what makes the outcome say little, each with its remedy.
     """
 
     status: Status
@@ -179,6 +184,7 @@ class Result:
     unparsed: int
     duration_s: float
     version: str
+    warnings: tuple[str, ...] = ()
     out: str | None = None
 
     def to_json(self) -> str:
@@ -327,6 +333,29 @@ def make_result(
         duration_s=0.0,
         version=package_version(),
     )
+
+
+def warnings_of(result: Result, plan: Plan) -> tuple[str, ...]:
+    """Return the warning that a search, which nothing else cut short, tried too few prompts; () = enough."""
+    n_tried = result.proposals["tried"]
+    if n_tried >= FEWEST_TRIED or result.status in ("failed", "interrupted"):
+        return ()
+    few = f"prompts tried: {n_tried}; with fewer than {FEWEST_TRIED} a search has hardly begun"
+    n_evaluated = n_tried + 1  # with the initial prompt
+    each = result.spend.by_phase["search"].calls / n_evaluated
+    wanted = _rounded_up(result.spend.calls * (_WANTED_TRIED + 1) / n_evaluated)
+    name = least_name(wanted, plan.task.calls_per_answer)
+    instead = f", or take --auto {name}" if name else ""
+    more = f"raise the budget to about {wanted:,} calls{instead}"
+    if result.status == "completed":  # some strategies end by themselves where the budget affords no further step
+        more += f"; or, since it ended by itself, see its options (promptopt optimizers {result.optimizer})"
+    return (f"{few}. Each took about {each:,.0f} calls: {more}.",)
+
+
+def _rounded_up(number: float) -> int:
+    """Return the least number of two significant digits that is at least `number`, which is above 0."""
+    unit: int = 10 ** max(0, len(str(math.ceil(number))) - 2)
+    return math.ceil(number / unit) * unit
 
 
 def package_version() -> str:

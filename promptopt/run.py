@@ -28,7 +28,7 @@ from promptopt.plan import PROOF_SHARE, Plan, finalists
 from promptopt.probe import probe
 from promptopt.proof import prove
 from promptopt.providers import LitellmTransport, ModelSpec, SimulatorTransport, Transport
-from promptopt.result import Improvement, Result, Status, make_result
+from promptopt.result import Improvement, Result, Status, make_result, warnings_of
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
 from promptopt.types import Candidate, Example, Phase, Role
@@ -111,6 +111,7 @@ class Run:
                 duration_s=round(self.elapsed_s, 3),
                 out=str(self.folder),
             )
+            result = replace(result, warnings=warnings_of(result, self.plan))
             folder.write(self.folder / "best.md", promptfile.format_prompt(best.prompt, self._front_matter))
             folder.write_chat(self.folder, self.plan, best.prompt)
             folder.write(self.folder / "result.json", result.to_json())

@@ -153,6 +153,8 @@ class Evaluating:
         if split not in SPLITS:
             raise ConfigError(f"--split {split}: {nearest(split, SPLITS)}")
         check_count("--examples", n_examples, 1)
+        if settings.auto is not None:
+            raise ConfigError(f"auto={settings.auto!r} is a budget of optimize; give Budget(calls=...) here")
         self.task, self.settings, self.split = task, settings, split
         self.examples = _drawn(task, split, n_examples, settings.seed)
         _check_scored(task, self.examples)
@@ -181,7 +183,7 @@ class Evaluating:
     @property
     def n_calls(self) -> int:
         """The calls that it takes where every reply differs and no rating has to be asked for twice."""
-        return (self.task.calls_per_example + self.task.calls_per_score - 1) * len(self.examples)
+        return self.task.calls_per_answer * len(self.examples)
 
     @cached_property
     def estimate(self) -> Estimate:

@@ -144,6 +144,8 @@ class Screen:
                 f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in.", "yellow"
             )
         self._print(verdict(result), "bold")
+        for warning in result.warnings:
+            self._print(f"Warning: {warning}", "yellow")
         self._print("")
         with self._out.capture() as table:
             self._out.print(_score_table(result), soft_wrap=False)
@@ -313,9 +315,11 @@ def word_difference(before: str, after: str) -> Text:
 
 def _forecast_line(plan: Plan) -> str:
     forecast = plan.forecast
-    line = f"forecast: about {forecast.calls:,} calls, "
+    budget = f" for --auto {plan.auto} (at most {plan.limit.calls:,} calls)" if plan.auto else ""
+    line = f"about {forecast.calls:,} calls, "
     if (each_s := forecast.seconds_per_call) is not None:
-        line = f"forecast: a guess of {forecast.calls:,} calls, if each takes {each_s:g} s and 16 run at once, "
+        line = f"a guess of {forecast.calls:,} calls, if each takes {each_s:g} s and 16 run at once, "
+    line = f"forecast{budget}: {line}"
     if forecast.expected_usd is None:
         line += "unknown cost (--price-in and --price-out tell the price)"
     else:
@@ -347,19 +351,18 @@ def _progress_line(run: Run) -> str:
     cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
     budget = run.plan.settings.budget
     limits = [f"of {budget.calls}" if budget.calls else "", f"of ${budget.usd}" if budget.usd else ""]
+    n_accepted = sum(candidate.id != state.task.initial.id for candidate in state.proposals)
     parts = [
         f"{state.phase}",
         f"{calls} {limits[0]} calls".replace("  ", " "),
         f"{dollars(cost)} {limits[1]}".strip(),
-        f"{len(state.tried)} prompts tried",
+        f"{counted(len(state.tried), 'prompt')} tried",
+        f"{n_accepted} accepted",
     ]
     if state.proposals:
         scores = state.dev_scores(state.proposals[-1].id)
         if scores:
             parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} dev examples")
-        elif not state.task.is_scored:
-            n_better = sum(candidate.id != state.task.initial.id for candidate in state.proposals)
-            parts.append(f"{n_better} accepted")
     if state.gateway.n_failed:
         last = short(state.gateway.last_failure, 80)
         parts.append(f"{state.gateway.n_failed} attempts failed" + (f", last: {last}" if last else ""))

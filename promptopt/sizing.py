@@ -23,9 +23,11 @@ PROOF_SHARE = Decimal("0.3")
 # The judge compares the two answers to a test input in both orders.
 N_PROOF_VOTES = 2
 # What a call usually takes, for forecasts only. Measured on the bundled tasks with the simulator (words
-# besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on);
-# real models are wordier. Forecasts are within a factor of two on these tasks (tests/test_plan.py).
+# besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on, and
+# `max_demos` of them from 600 on where a strategy has that option); real models are wordier. Forecasts are
+# within a factor of two on these tasks (tests/test_plan.py).
 _MOST_DEMOS, _CALLS_PER_DEMO = 2.5, 600
+_CALLS_PER_WANTED_DEMO = 100
 ANSWER_WORDS = {True: 12, False: 100}
 _WRITER_INPUT = 200
 _WRITER_WORDS = {True: 40, False: 150}
@@ -171,7 +173,7 @@ class Sizing:
         spec = self.models[role]
         question, example, target = self._means
         answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
-        n_demos = min(_MOST_DEMOS, n_calls / _CALLS_PER_DEMO) if self.task.is_scored else 0.0
+        n_demos = self._usual_demos(n_calls) if self.task.is_scored else 0.0
         prompt = prompt_tokens(self.task.initial)
         n_in, n_out = {
             "task": (question + n_demos * (example + target + 5), answer),
@@ -180,6 +182,13 @@ class Sizing:
         }[role]
         n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.facts.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
+
+    def _usual_demos(self, n_calls: int) -> float:
+        """Return the demonstrations that the prompts of a search usually show."""
+        wanted: int | None = getattr(self.optimizer, "max_demos", None)
+        if wanted is None:
+            return min(_MOST_DEMOS, n_calls / _CALLS_PER_DEMO)
+        return min(wanted, n_calls / _CALLS_PER_WANTED_DEMO)
 
     def _usual_rating(self, n_calls: int) -> tuple[int, Decimal | None]:
         """Return the tokens and dollars that a judge's rating of an answer usually takes."""

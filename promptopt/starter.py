@@ -35,12 +35,13 @@ model = "sim"
 # The most that a run may take, the proof on unseen rows included. Several limits may stand together.
 budget-calls = 800
 # budget-usd = 2
+# auto = "light"            # in place of budget-calls: light, medium or heavy, for 500, 1,500 or 4,500 calls
 
-# optimizer = "capo"        # the strategy: see `promptopt optimizers`; auto picks one
+# optimizer = "reflect"     # the strategy: see `promptopt optimizers`; auto picks one
 # seed = 0                  # the same seed makes the same run
 
-# [set]                     # options of the strategy: see `promptopt optimizers capo`
-# population_size = 6
+# [set]                     # options of the strategy: see `promptopt optimizers reflect`
+# max_demos = 4
 
 # [set-model.optimizer]     # options of a role's model: task, optimizer, judge
 # temperature = 1

@@ -135,6 +135,11 @@ class Task:
         return 1 if self.judged is None else 2
 
     @property
+    def calls_per_answer(self) -> int:
+        """Most calls that a score takes: those of `predict`, and a judge's rating if there is one."""
+        return self.calls_per_example + self.calls_per_score - 1
+
+    @property
     def label_words(self) -> tuple[str, ...]:
         """The words that the model says for the labels, in their order."""
         return tuple(self.verbalizers.get(label, label) for label in self.labels)

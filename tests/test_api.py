@@ -96,9 +96,9 @@ def test_predict_of_ones_own() -> None:
 
 def test_options_are_given_as_they_are() -> None:
     result = promptopt.optimize(
-        SUPPORT, "support", model="sim", budget=BUDGET, options={"max_shots": 0, "race": "paper"}
+        SUPPORT, "support", model="sim", budget=BUDGET, options={"max_demos": 0, "critique": False}
     )
-    assert (result.options["max_shots"], result.options["race"]) == (0, "paper")
+    assert (result.options["max_demos"], result.options["critique"]) == (0, False)
 
 
 def test_data_options() -> None:
@@ -113,7 +113,7 @@ def test_data_options() -> None:
     [
         ({"sead": 1}, "no setting 'sead': did you mean 'seed'"),
         ({"metrik": "label"}, "no setting 'metrik': did you mean 'metric'"),
-        ({"options": {"max_shot": 1}}, "no option 'max_shot': did you mean 'max_shots'"),
+        ({"options": {"max_demo": 1}}, "no option 'max_demo': did you mean 'max_demos'"),
         ({"budget": Budget(usd=float("inf"))}, "--budget-usd is inf"),
         ({"budget": Budget(calls=float("nan"))}, "--budget-calls is nan; write a whole number"),
         ({"concurrency": "8"}, "--concurrency is '8'; write a whole number"),

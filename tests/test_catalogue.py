@@ -27,7 +27,7 @@ def test_says_what_a_strategy_declares() -> None:
         least = cls().minimum_calls()
         for said in (f"{name}", cls.when, cls.source, cls.usual_calls, *cls.requires, f"(refused below {least})"):
             assert " ".join(said.split()) in text
-    assert "capo (what auto picks):" in text
+    assert "reflect (what auto picks):" in text
     assert "what auto picks without labels" in text or registry.LABEL_FREE not in names()
 
 

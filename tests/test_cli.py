@@ -78,7 +78,7 @@ def test_quiet_says_only_the_outcome(run: Runner) -> None:
     assert done.status == 0
     assert done.err == ""
     assert "test score" in done.out
-    assert "runs/support-capo-" in done.out
+    assert "runs/support-reflect-" in done.out
 
 
 def test_dry_run_spends_nothing(run: Runner, tmp_path: Path) -> None:
@@ -129,6 +129,7 @@ def test_version(run: Runner) -> None:
     ("typed", "offered"),
     [
         ("promptopt optimize --optimizer prompt", {"promptagent", "promptquine"}),
+        ("promptopt optimize --auto l", {"light"}),
         ("promptopt evaluate --split t", {"train", "test"}),
         ("promptopt evaluate --metric json", {"json"}),
     ],
@@ -143,7 +144,7 @@ def test_completion_knows_values(typed: str, offered: set[str]) -> None:
 
 def test_lists(run: Runner) -> None:
     shown = run("optimizers").out
-    assert "capo (what auto picks):" in shown
+    assert "reflect (what auto picks):" in shown
     assert "promptopt optimizers NAME: its options" in shown
     assert "  population_size=None\n" in run("optimizers", "capo").out
     assert run("optimizers", "cappo").status == 2
@@ -162,6 +163,8 @@ def test_time_that_ends_without_an_answer_is_a_failure(run: Runner) -> None:
         "http://127.0.0.1:9/v1",
         "--budget-seconds",
         1,
+        "--optimizer",
+        "capo",
         "--confirm-above",
         "none",
     )
@@ -314,16 +317,20 @@ WRONG = [
     Wrong("no metric file", r"there is no file gone\.py", "--metric gone.py:score"),
     Wrong("unknown strategy", r"optimizer 'cappo' is unknown: did you mean 'capo'", "--optimizer cappo"),
     Wrong("no strategy file", r"there is no file gone\.py", "--optimizer gone.py:Own"),
-    Wrong("unknown option of it", r"no option 'populaton'.*'population_size'", "--set populaton=3"),
+    Wrong(
+        "unknown option of it", r"no option 'populaton'.*'population_size'", "--optimizer capo --set populaton=3"
+    ),
     Wrong("bad --set", r"--set size: write it as name=value", "--set size"),
     Wrong("--set twice", r"--set max_shots stands twice", "--set max_shots=1 --set max-shots=2"),
-    Wrong("no number", r"max_shots=many; it must be a whole number", "--set max_shots=many"),
+    Wrong("no number", r"max_shots=many; it must be a whole number", "--optimizer capo --set max_shots=many"),
     Wrong("no finite number", r"alpha=nan; it must be a finite number", "--set alpha=nan"),
-    Wrong("no such choice", r"capo\.race=fast: .*sound", "--set race=fast"),
-    Wrong("size cannot work", r"population_size=1; it must be at least 2", "--set population_size=1"),
+    Wrong("no such choice", r"capo\.race=fast: .*sound", "--optimizer capo --set race=fast"),
+    Wrong(
+        "size cannot work", r"population_size=1; it must be at least 2", "--optimizer capo --set population_size=1"
+    ),
     Wrong("chance above 1", r"alpha=7.0; it must be above 0 and below 1", "--set alpha=7"),
     Wrong("negative gap", r"eps=-3.0; it must be at least 0 and below 1", "--set eps=-3"),
-    Wrong("unknown preset", r"no preset 'papr': did you mean 'paper'", "--set preset=papr"),
+    Wrong("unknown preset", r"no preset 'papr': did you mean 'paper'", "--optimizer capo --set preset=papr"),
     Wrong("unknown landscape", r"landscape 'nonsense' does not exist", model="sim:nonsense"),
     Wrong("unknown writer", r"landscape 'nonsense' does not exist", "--optimizer-model sim:nonsense"),
     Wrong("empty model", r"--model is empty", model=""),
@@ -343,7 +350,12 @@ WRONG = [
         "--api-base http://127.0.0.1:1/v1/chat/completions",
         model="local",
     ),
-    Wrong("too few calls", r"budget is too small.*at least 107.*--budget-calls \d+", "--budget-calls 20"),
+    Wrong(
+        "too few calls",
+        r"budget is too small.*at least 107.*--budget-calls \d+",
+        "--optimizer capo --budget-calls 20",
+    ),
+    Wrong("too few calls by default", r"at least 60.*--budget-calls 85, or", "--budget-calls 20"),
     Wrong("too few dollars", r"budget is too small.*--budget-usd 0\.0", "--budget-usd 0.0001"),
     Wrong("too few tokens", r"budget is too small.*--budget-tokens \d+", "--budget-tokens 900"),
     Wrong("dollars negative", r"--budget-usd is -2; it must be above 0", "--budget-usd=-2"),
@@ -393,8 +405,8 @@ def test_least_budget_that_is_named_works(run: Runner) -> None:
     ("words", "says"),
     [
         ("--seed 1", "seed: 0 there, 1 now"),
-        ("--set max_shots=2", "options max_shots: '5' there, '2' now"),
-        ("--optimizer random", "optimizer: 'capo' there, 'random' now"),
+        ("--set max_demos=2", "options max_demos: '6' there, '2' now"),
+        ("--optimizer random", "optimizer: 'reflect' there, 'random' now"),
         ("--model sim:null", "models task name: 'sim' there, 'sim:null' now"),
         ("--max-tokens 99", "models task max_tokens: 1024 there, 99 now"),
         ("--description other", "description: "),

@@ -47,7 +47,7 @@ def test_other_commands_refuse_an_option_twice_as_well(run: Runner, command: str
 
 
 def test_what_may_be_repeated_and_switches_may(run: Runner) -> None:
-    words = ("--set", "population_size=4", "--set", "max_shots=1", "--quiet", "--quiet", "--dry-run")
+    words = ("--set", "max_demos=4", "--set", "edits=1", "--quiet", "--quiet", "--dry-run")
     assert run(*optimize(*words)).status == 0
 
 

@@ -30,6 +30,7 @@ FLOORS = {
         "agreement",
         "option",
         "bound",
+        "named_budget",
         "plugin",
     },
     2: {"providers", "gateway", "pacing", "facts", "reply", "failure", "simulator", "protocol"},

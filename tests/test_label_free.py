@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from climb import CLIMB, is_judge, unlabelled, vote, world
 from loopback import Loopback, Reply, chat, serve
+from rated import rated_task
 from scripted import Scripted, make_run, make_task, model
 
 from promptopt import cli, registry
@@ -27,8 +28,9 @@ from promptopt.run import Run
 from promptopt.screen import Screen
 from promptopt.simulator import Simulator, landscape
 from promptopt.tasks import bundled
+from promptopt.tasks.function_metric import given
 from promptopt.tasks.metrics import Unscored
-from promptopt.types import Budget, Message, Prompt, Request, Score
+from promptopt.types import Budget, Example, Message, Prompt, Request, Score
 
 SETTINGS = Settings("sim", optimizer=CLIMB, budget=Budget(calls=200))
 PROMPT = Prompt("Name the colour.\n{{question}}")
@@ -160,7 +162,7 @@ def test_a_strategy_that_needs_labels_is_refused_and_others_are_named(monkeypatc
 
 def test_auto_picks_by_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     automatic = replace(SETTINGS, optimizer="auto")
-    known = {name: value for name, value in registry.BUILT_IN.items() if name in ("capo", "random")}
+    known = {name: value for name, value in registry.BUILT_IN.items() if name in ("reflect", "random")}
     monkeypatch.setattr(registry, "BUILT_IN", known)
     with pytest.raises(ConfigError, match=r"auto finds no strategy: no row .* and every strategy needs labels"):
         make_plan(unlabelled(), automatic)
@@ -168,7 +170,59 @@ def test_auto_picks_by_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(unlabelled(), automatic)
     assert plan.optimizer_name == "spo"
     assert "optimizer spo, picked by auto: there are no labels" in plan.notes
-    assert make_plan(make_task(), automatic).optimizer_name == "capo"
+    assert make_plan(make_task(), automatic).optimizer_name == "reflect"
+
+
+def scores_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, requires: str = '"scores"') -> None:
+    """Let `auto` pick a strategy that needs no more than scores, as "reflect"."""
+    text = Path(CLIMB.removesuffix(":Climb")).read_text(encoding="utf-8")
+    text = text.replace(
+        'frozenset({"optimizer model", "judge"})', f'frozenset({{"optimizer model", "judge", {requires}}})'
+    )
+    (folder / "scores_alone.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "scores_alone", raising=False)
+    known = {name: registry.BUILT_IN[name] for name in ("capo", "spo")}
+    monkeypatch.setattr(registry, "BUILT_IN", {**known, "reflect": "scores_alone:Climb"})
+
+
+def test_auto_picks_by_scores_where_these_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    automatic = replace(SETTINGS, optimizer="auto")
+    polite = replace(unlabelled(), metric=given(polite_enough))
+    tasks = (make_task(), polite, rated_task().without_targets(), unlabelled())
+    with monkeypatch.context() as patched:
+        scores_alone(tmp_path, patched)
+        plans = [make_plan(task, automatic) for task in tasks]
+    assert [plan.optimizer_name for plan in plans] == ["reflect", "reflect", "reflect", "spo"]
+    assert "optimizer reflect, picked by auto: the task has labels" in plans[0].notes
+    assert all("optimizer reflect, picked by auto: there are scores" in plan.notes for plan in plans[1:3])
+    scores_alone(tmp_path, monkeypatch, '"scores", "labels"')
+    assert make_plan(polite, automatic).optimizer_name == "spo"
+
+
+def test_a_strategy_that_needs_scores_is_refused_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores_alone(tmp_path, monkeypatch)
+    settings = replace(SETTINGS, optimizer="reflect")
+    why = r"'reflect' needs scores, and no row .*--target\), or score answers without targets"
+    with pytest.raises(
+        ConfigError, match=rf"{why}: --metric judge:FILE\.md; these strategies need no labels: spo$"
+    ):
+        make_plan(unlabelled(), settings)
+    with pytest.raises(ConfigError, match="'reflect' needs scores, and the metric none leaves the targets aside"):
+        make_plan(replace(make_task(), metric=Unscored()), settings)
+    with pytest.raises(ConfigError, match=r"'capo' needs labels.* need no labels: reflect, spo$"):
+        make_plan(replace(unlabelled(), metric=given(polite_enough)), replace(SETTINGS, optimizer="capo"))
+    data = questions(tmp_path, answer="red")
+    with pytest.raises(ConfigError, match=r"no target column 'target', and the prompt does not show 'answer'"):
+        prepare(PROMPT, data, settings)
+    (tmp_path / "own.py").write_text("def polite(reply, example):\n    return float('please' in reply)\n")
+    plan, _ = prepare(PROMPT, data, settings, metric=f"{tmp_path / 'own.py'}:polite")
+    assert plan.optimizer_name == "reflect"
+
+
+def polite_enough(reply: str, example: Example) -> float:
+    """Score by a word."""
+    return float("please" in reply)
 
 
 @pytest.mark.parametrize(

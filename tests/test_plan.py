@@ -140,14 +140,27 @@ def test_models_that_a_run_does_not_ask_are_named() -> None:
 
 @pytest.mark.parametrize("name", bundled.names())
 @pytest.mark.parametrize("calls", [300, 1500])
-def test_forecast_is_near_what_a_run_takes(name: str, calls: int, tmp_path: Path) -> None:
-    settings = Settings("sim", budget=Budget(calls=calls), out=tmp_path)
+@pytest.mark.parametrize("optimizer", ["auto", "capo"])
+def test_forecast_is_near_what_a_run_takes(name: str, calls: int, optimizer: str, tmp_path: Path) -> None:
+    settings = Settings("sim", optimizer=optimizer, budget=Budget(calls=calls), out=tmp_path)
     plan, _ = prepare(bundled.folder(name) / bundled.PROMPT, name, settings)
     spend = asyncio.run(closing(Run(plan).execute())).spend
     assert plan.forecast.expected_usd is not None
     assert spend.cost_usd is not None
     assert 0.5 <= plan.forecast.expected_usd / spend.cost_usd <= 2
     assert 0.5 <= plan.forecast.calls / spend.calls <= 2
+
+
+def test_demonstrations_that_are_wanted_are_forecast() -> None:
+    def tokens(calls: int, **options: str) -> int:
+        plan = plan_of(Budget(calls=calls), optimizer="reflect", options=options)
+        [searched] = [part for part in plan.forecast.parts if (part.phase, part.role) == ("search", "task")]
+        return searched.tokens // searched.calls
+
+    few, some, many = (tokens(3000, max_demos=n) for n in ("0", "3", "6"))
+    assert few + 15 <= some
+    assert some + 15 <= many
+    assert few == tokens(200, max_demos="0") < tokens(200, max_demos="6") < many
 
 
 def test_a_few_long_texts_are_forecast_wherever_they_lie() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import re
 from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,13 +13,15 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from rated import rated_task
 from scripted import LABELS, Scripted, make_run, make_task, model
 from sklearn.metrics import f1_score
 
 from promptopt.config import Settings
 from promptopt.promptfile import format_prompt, parse
-from promptopt.result import Result
+from promptopt.result import Result, Status, warnings_of
 from promptopt.run import Run
+from promptopt.screen import Screen
 from promptopt.tasks.metrics import load
 from promptopt.types import Budget, Request
 
@@ -150,6 +154,74 @@ def test_no_proof_and_unknown_cost(tmp_path: Path) -> None:
     assert content["spend"]["cost_usd"] is None
     assert content["spend"]["by_role"]["task"]["cost_usd"] is None
     assert content["spend"]["by_phase"]["proof"]["cost_usd"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tried", "status", "calls", "says"),
+    [
+        (
+            4,
+            "budget_exhausted",
+            (400, 120),
+            r"tried: 4; with fewer than 5 .* took about 80 .* 1,200 calls, .* medium",
+        ),
+        (
+            1,
+            "budget_exhausted",
+            (70, 30),
+            r"tried: 1; .* about 35 calls: .* to about 550 calls, or .*--auto medium\.$",
+        ),
+        (3, "budget_exhausted", (70, 30), r"tried: 3; .* to about 280 calls, or take --auto light\.$"),
+        (0, "budget_exhausted", (2000, 600), r"tried: 0; .* about 2,000 calls: .* to about 29,000 calls\.$"),
+        (0, "budget_exhausted", (5, 0), r"tried: 0; .* to about 55 calls, or take --auto light\.$"),
+        (
+            2,
+            "completed",
+            (70, 30),
+            r" 370 calls, or .* light; or, since it ended by itself, .* optimizers capo\)\.$",
+        ),
+        (2, "interrupted", (70, 30), ""),
+        (2, "failed", (70, 30), ""),
+        (5, "budget_exhausted", (70, 30), ""),
+    ],
+)
+def test_a_search_that_has_hardly_begun_is_said(
+    tmp_path: Path, tried: int, status: Status, calls: tuple[int, int], says: str
+) -> None:
+    settings = Settings("sim", optimizer="capo", budget=BUDGET)
+    run = make_run(tmp_path, Scripted(model), settings=settings)
+    done = execute(run)
+    search, proof = (replace(done.spend, calls=n) for n in calls)
+    spend = replace(done.spend, calls=sum(calls), by_phase={"search": search, "proof": proof})
+    found = replace(done, status=status, proposals={"tried": tried, "accepted": 0}, spend=spend)
+    warnings = warnings_of(found, run.plan)
+    assert bool(warnings) == bool(says)
+    assert all(re.search(says, warning) for warning in warnings)
+
+
+def test_a_rated_answer_takes_a_larger_budget_by_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path, Scripted(model), settings=Settings("sim", optimizer="capo", budget=BUDGET))
+    found = replace(execute(run), proposals={"tried": 3, "accepted": 0}, status="budget_exhausted")
+    assert "calls, or take --auto medium" in warnings_of(found, run.plan)[0]
+    rated = replace(run.plan, task=rated_task())
+    assert "calls, or take --auto light" in warnings_of(found, rated)[0]
+
+
+def test_a_warning_stands_in_the_file_and_on_the_screen(tmp_path: Path) -> None:
+    settings = Settings("sim", optimizer="reflect", budget=Budget(calls=100))
+    run = make_run(tmp_path / "few", Scripted(model), settings=settings)
+    found = execute(run)
+    [warning] = check(found, tmp_path / "few")["warnings"]
+    n_tried = found.proposals["tried"]
+    assert n_tried < 5
+    assert warning.startswith(f"prompts tried: {n_tried}; with fewer than 5 a search has hardly begun.")
+    out = io.StringIO()
+    Screen(out=out, err=io.StringIO()).result(found, run)
+    assert f"\nWarning: {warning}\n" in out.getvalue()
+    assert f"{n_tried} tried, {found.proposals['accepted']} accepted" in " ".join(out.getvalue().split())
+    settings = replace(settings, budget=Budget(calls=1000))
+    enough = make_run(tmp_path / "enough", Scripted(model), settings=settings)
+    assert check(execute(enough), tmp_path / "enough")["warnings"] == []
 
 
 def test_text_in_json_cannot_steer_a_terminal(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finished(folder: Path, **fields: object) -> tuple[Run, Result]:
     task = replace(make_task(), **fields)  # type: ignore[arg-type]
-    run = make_run(folder, Scripted(model), task=task, settings=Settings("sim", budget=Budget(calls=300)))
+    settings = Settings("sim", optimizer="capo", budget=Budget(calls=300))
+    run = make_run(folder, Scripted(model), task=task, settings=settings)
     return run, asyncio.run(run.execute())
 
 
@@ -137,7 +138,11 @@ def test_stopping_is_said_once(tmp_path: Path) -> None:
     text = err.getvalue()
     assert text.count("stopping:") == 1
     assert text.count("\n") == 2
-    assert "300 of 300 calls" in text.splitlines()[-1]
+    last = text.splitlines()[-1]
+    assert "300 of 300 calls" in last
+    assert run.state is not None
+    n_accepted = sum(proposal.id != run.plan.task.initial.id for proposal in run.state.proposals)
+    assert f" | {len(run.state.tried)} prompts tried | {n_accepted} accepted | best " in last
 
 
 def test_pipe_gets_few_lines_and_no_controls(tmp_path: Path) -> None:

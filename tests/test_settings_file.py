@@ -87,7 +87,10 @@ def test_a_table_holds_for_its_command_alone(run: Runner, tmp_path: Path) -> Non
 
 
 def test_options_that_may_be_repeated_are_joined(run: Runner, tmp_path: Path) -> None:
-    write(tmp_path, TOML + "[set]\npopulation_size = 5\nmax_shots = 1\n[set-model.optimizer]\ntemperature = 0.5\n")
+    own = (
+        'optimizer = "capo"\n[set]\npopulation_size = 5\nmax_shots = 1\n[set-model.optimizer]\ntemperature = 0.5\n'
+    )
+    write(tmp_path, TOML + own)
     done = run("optimize", "--out", "here", "--json", "--set", "max-shots=2", "--set-model", "task.max_tokens=50")
     options = json.loads(done.out)["options"]
     assert (options["population_size"], options["max_shots"]) == (5, 2)
@@ -98,7 +101,7 @@ def test_options_that_may_be_repeated_are_joined(run: Runner, tmp_path: Path) ->
 
 def test_a_runs_config_repeats_it(run: Runner, tmp_path: Path) -> None:
     write(tmp_path, prompt=f"---\nmetric: label\n---\n{PROMPT}")
-    words = ("--budget-calls", 300, "--seed", 3, "--set", "population_size=4", "--proof-examples", 0)
+    words = ("--budget-calls", 300, "--seed", 3, "--set", "max_demos=4", "--proof-examples", 0)
     first = run("optimize", "prompt.md", "--data", "support", "--model", "sim", *words, "--out", "a", "--json")
     (tmp_path / "prompt.md").write_text("something else", encoding="utf-8")
     again = run("optimize", "--config", "a/config.toml", "--out", "b", "--json")

@@ -10,7 +10,7 @@ from promptopt.errors import ConfigError
 from promptopt.testing.double import Double, role_of
 from promptopt.testing.subject import Subject
 
-REQUIRES = frozenset({"labels", "log-probabilities", "optimizer model", "judge"})
+REQUIRES = frozenset({"labels", "scores", "log-probabilities", "optimizer model", "judge"})
 """What a strategy may require."""
 PREFERS = REQUIRES | {"embeddings"}
 """What a strategy may use where it is there."""

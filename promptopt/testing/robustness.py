@@ -36,7 +36,7 @@ class RobustnessTests(Subject):
             return
         for what, trial in self._survive("judge", hostile.JUDGES, tmp_path).items():
             is_initial = trial.best.id == trial.run.plan.task.initial.id
-            is_judged = "labels" not in self.strategy.requires
+            is_judged = not {"labels", "scores"} & self.strategy.requires
             assert is_initial or not is_judged, (
                 f"a judge that {what} made it return {trial.best.prompt.instruction!r}"
             )
