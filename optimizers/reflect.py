@@ -71,8 +71,8 @@ class _Climb:
 
     Args:
         best: the incumbent.
-        good: replies that scored 1, by example.
-        hard: examples on which an incumbent failed.
+        good: replies that scored 1, by example; without a target only those short enough for a demonstration.
+        hard: examples with a target on which an incumbent failed.
         fails: the incumbent's failures.
         tried: ids of all prompts that were evaluated or are the incumbent.
         n_fresh: train examples that have been used in turn.
@@ -126,9 +126,9 @@ class Reflect:
     children: int | None = None
 
     source: ClassVar[str] = "own, after arXiv 2305.03495, 2310.03714, 2507.19457"
-    requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
+    requires: ClassVar[frozenset[str]] = frozenset({"scores", "optimizer model"})
     usual_calls: ClassVar[str] = "from 100; 300 to 3,000 are usual"
-    when: ClassVar[str] = "labels at hand; failures tell what the prompt lacks (new, not compared with others yet)"
+    when: ClassVar[str] = "scores at hand: labels, a function or a judge; failures tell what the prompt lacks"
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
@@ -222,10 +222,13 @@ class Reflect:
         table = await study.evaluate([climb.best], examples)
         rows = zip(examples, table.values[0].tolist(), table.outputs[0], table.feedback[0], strict=True)
         for example, score, reply, feedback in rows:
+            has_target = example.target is not None
             if score >= 1 - SAME:
-                climb.good[example.id] = reply or ""
+                if has_target or 0 < len((reply or "").strip()) <= _LONGEST_REPLY:
+                    climb.good[example.id] = reply or ""
             elif not math.isnan(score):
-                climb.hard[example.id] = example
+                if has_target:  # without one, no right reply is known that a demonstration could show
+                    climb.hard[example.id] = example
                 climb.fails.append(Failure(example, reply or "", feedback or ""))
 
     async def _child(self, study: Study, climb: _Climb, k: int) -> Candidate | None:

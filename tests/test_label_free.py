@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from climb import CLIMB, is_judge, unlabelled, vote, world
 from loopback import Loopback, Reply, chat, serve
-from rated import rated_task
-from scripted import Scripted, make_run, make_task, model
+from rated import is_rating, rated_task, shown_reply, verdicts
+from scripted import LABELS, Scripted, make_run, make_task, model
 
 from promptopt import cli, registry
 from promptopt.api import prepare
@@ -218,6 +218,35 @@ def test_a_strategy_that_needs_scores_is_refused_without(tmp_path: Path, monkeyp
     (tmp_path / "own.py").write_text("def polite(reply, example):\n    return float('please' in reply)\n")
     plan, _ = prepare(PROMPT, data, settings, metric=f"{tmp_path / 'own.py'}:polite")
     assert plan.optimizer_name == "reflect"
+
+
+@pytest.mark.parametrize("gives", ["function", "judge"])
+def test_reflect_climbs_by_scores_without_targets(tmp_path: Path, gives: str) -> None:
+    def play(request: Request) -> str:
+        if is_rating(request):
+            reply = shown_reply(request)
+            return verdicts("yes" if reply in LABELS else "no", "yes" if len(reply.split()) == 1 else "no")
+        return model(request)
+
+    task = {"function": replace(unlabelled(), metric=given(one_colour)), "judge": rated_task().without_targets()}[
+        gives
+    ]
+    settings = Settings("sim", budget=Budget(calls=400), seed=1)
+    run = make_run(tmp_path, Scripted(play), task=task, settings=settings)
+    assert run.plan.optimizer_name == "reflect"
+    result = asyncio.run(closing(run.execute()))
+    assert result.improvement is not None
+    assert result.improvement.judged is None
+    assert result.proposals["accepted"] > 0
+    assert run.state is not None
+    demos = [demo for candidate in run.state.proposals for demo in candidate.prompt.demos]
+    assert demos
+    assert all(demo.output in LABELS for demo in demos)  # right answers of its own, never an empty one
+
+
+def one_colour(reply: str, example: Example) -> float:
+    """Score by the form."""
+    return float(reply.strip() in LABELS)
 
 
 def polite_enough(reply: str, example: Example) -> float:
