@@ -1,12 +1,8 @@
-"""Prompt optimizers of other packages on the simulated worlds, over HTTP, from virtual environments of their own.
-
-    python benchmarks/peers.py --make-venvs                     # once: out/venvs, from the package index
-    python benchmarks/peers.py --peers gepa dspy-gepa --worlds default --seeds 1 --first-seed 100 --budgets 300
-    python benchmarks/peers.py --reuse --workers 2              # all of them; cells in out/peers.csv are kept
+"""Prompt optimizers of other packages on the simulated worlds, over HTTP, each in an environment of its own.
 
 The budget N is in answers of the task model during the search; the optimizer model's are counted apart and not
-limited. Every peer has its defaults, and its own knob for the budget; how many calls it took is in the table, more
-or less than N (see peer_programs/ for the details):
+limited. Every peer has its defaults, and its own knob for the budget; how many calls it took is counted, more or
+less than N (see peer_programs/ for the details):
 
 - `gepa`: `max_metric_calls` = N, checked between its steps.
 - `dspy-gepa`: the same, through dspy's own classes.
@@ -24,11 +20,9 @@ the peer's code gives with the program that it found, by the same metric as in t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import collections
 import contextlib
-import csv
 import json
 import os
 import shutil
@@ -37,16 +31,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from aiohttp import web
-from landscapes import OUT
-from search import make_task
+from search import Cell, Measured, Usage, make_task
 from worlds import WORLDS, World, roughen
 
 from promptopt.protocol import Asked, Refusal, completion, parse, read_chat
@@ -68,43 +59,6 @@ PEERS = {  # name: virtual environment, which is also the program's and the requ
 MODELS = ("task", "optimizer", "test")
 COUNTED = ("task", "optimizer")
 TIMEOUT_S = 1800.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of one peer."""
-
-    world: str
-    seed: int
-    budget: int
-    optimizer: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a run came to; a row of the table.
-
-    Args:
-        test_score: mean of the answers to the test questions that the peer's code read.
-        task_calls: answers of the task model that the search asked for; those on test are counted nowhere.
-        seconds: of the search, without the start of the peer's process and without the test.
-    """
-
-    world: str
-    seed: int
-    budget: int
-    optimizer: str
-    test_score: float
-    task_calls: int
-    optimizer_calls: int
-    task_input_tokens: int
-    task_output_tokens: int
-    optimizer_input_tokens: int
-    optimizer_output_tokens: int
-    seconds: float
-
-
-COLUMNS = tuple(item.name for item in fields(Measured))
 
 
 class PeerService(SimulatedService):
@@ -321,20 +275,11 @@ def measure(
         (transcripts / f"{stem}.json").write_text(json.dumps(notes, indent=1))
         (transcripts / f"{stem}.log").write_text(result["stderr"])
     scores = [task.metric.score(text, e).value for text, e in zip(result["answers"], task.test, strict=True)]
-    return Measured(
-        world,
-        seed,
-        budget,
-        peer,
-        mean(scores),
-        service.calls["task"],
-        service.calls["optimizer"],
-        service.input_tokens["task"],
-        service.output_tokens["task"],
-        service.input_tokens["optimizer"],
-        service.output_tokens["optimizer"],
-        round(result["search_s"], 2),
-    )
+    usage = {
+        role: Usage(service.calls[role], service.input_tokens[role], service.output_tokens[role])
+        for role in COUNTED
+    }
+    return Measured(Cell(world, seed, budget, peer), mean(scores), round(result["search_s"], 2), usage)
 
 
 def make_venvs(venvs: Path, names: Sequence[str]) -> None:
@@ -358,72 +303,3 @@ def make_venvs(venvs: Path, names: Sequence[str]) -> None:
         ]
         subprocess.run(pip, check=True)
         (folder / "ready").touch()
-
-
-def read(path: Path) -> list[Measured]:
-    """Return the rows of earlier runs, the last one of each cell; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    kinds = {"world": str, "optimizer": str, "test_score": float, "seconds": float}
-    found = [Measured(**{name: kinds.get(name, int)(row[name]) for name in COLUMNS}) for row in rows]
-    return list({Cell(row.world, row.seed, row.budget, row.optimizer): row for row in found}.values())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
-    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=300)
-    parser.add_argument("--budgets", default="300,1000,3000", help="0 = the initial prompt as the peer sends it")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--venvs", type=Path, default=OUT / "venvs", help="folder of virtual environments")
-    parser.add_argument("--make-venvs", action="store_true", help="make those that are missing, and end")
-    parser.add_argument("--reuse", action="store_true", help="leave out what out/peers.csv already holds")
-    parser.add_argument("--transcripts", type=Path, help="folder for what the optimizer model was asked")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="seconds that a cell may take")
-    args = parser.parse_args()
-    if args.make_venvs:
-        make_venvs(args.venvs, sorted({PEERS[peer] for peer in args.peers}))
-        return
-    budgets = sorted((int(text) for text in args.budgets.split(",")), reverse=True)
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
-    wanted = [Cell(w, s, b, p) for b in budgets for w in args.worlds for s in seeds for p in args.peers]
-    path = OUT / "peers.csv"
-    done = {Cell(r.world, r.seed, r.budget, r.optimizer) for r in read(path)} if args.reuse else set()
-    OUT.mkdir(exist_ok=True)
-    is_new = not path.exists()
-    run = partial(measure, venvs=args.venvs, transcripts=args.transcripts, timeout_s=args.timeout)
-    failed = []
-    print("| " + " | ".join(COLUMNS) + " |")
-    print("|---" * len(COLUMNS) + "|")
-    with path.open("a", newline="") as file, ProcessPoolExecutor(args.workers) as pool:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(COLUMNS)
-        tasks = {pool.submit(run, c.world, c.seed, c.budget, c.optimizer): c for c in wanted if c not in done}
-        for future in as_completed(tasks):
-            try:
-                row = future.result()
-            except RuntimeError as error:
-                failed.append(tasks[future])
-                print(f"{tasks[future]} failed: {error}", file=sys.stderr)
-                continue
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            values = [getattr(row, name) for name in COLUMNS]
-            writer.writerow(values)
-            file.flush()
-            print(
-                "| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values) + " |",
-                flush=True,
-            )
-    if failed:
-        sys.exit(f"{len(failed)} of {len(wanted)} cells failed; --reuse runs them again")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import tempfile
 import time
@@ -10,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 import numpy as np
 from worlds import WORLDS, RoughTransport
 
 from promptopt import registry
 from promptopt.config import Settings
+from promptopt.demonstration import demonstrate, plain_output
 from promptopt.plan import make_plan
 from promptopt.promptfile import parse
 from promptopt.providers import ModelSpec, SimulatorTransport, find_model
-from promptopt.result import Spent
 from promptopt.run import Run
 from promptopt.simulator import Simulator
 from promptopt.task import Task
@@ -27,7 +29,8 @@ from promptopt.tasks import synthetic
 from promptopt.tasks.metrics import load
 from promptopt.types import Budget, Prompt
 
-_NOTHING = Spent(0, None, 0, 0)
+UNSEARCHED = ("initial", "random-demos", "reachable")
+N_SHOTS = 4
 _WRITER = "sim:reasoning"  # a second name, so that the optimizer model can have a transport of its own
 
 
@@ -46,25 +49,33 @@ class Cell:
     optimizer: str
 
 
+class Usage(NamedTuple):
+    """What a model's answers took: their number, and tokens."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a run of a strategy found and took.
 
     Args:
         score: mean test score of the prompt that the search returned.
-        seconds: of the run.
-        roles: what each role's answers took.
+        seconds: of the search; answers on test are counted nowhere.
+        usage: by role.
     """
 
     cell: Cell
     score: float
     seconds: float
-    roles: Mapping[str, Spent]
+    usage: Mapping[str, Usage]
 
     @property
     def task_calls(self) -> int:
         """Answers of the task model."""
-        return self.roles.get("task", _NOTHING).calls
+        return self.usage.get("task", Usage()).calls
 
 
 def make_task(kind: str, seed: int, n_test: int = 500) -> Task:
@@ -80,6 +91,13 @@ def make_task(kind: str, seed: int, n_test: int = 500) -> Task:
         initial=Prompt(synthetic.INITIAL_PROMPTS[kind]),
         description=synthetic.DESCRIPTIONS[kind],
     )
+
+
+def with_random_demos(task: Task, seed: int) -> Prompt:
+    """Return the initial prompt with four random train examples and their targets."""
+    rows = random.Random(seed).sample(task.train, N_SHOTS)
+    demos = (demonstrate(task, e, plain_output(task.initial.instruction, e)) for e in rows)
+    return replace(task.initial, demos=tuple(demos))
 
 
 def variant(name: str) -> tuple[str, dict[str, str]]:
@@ -108,6 +126,8 @@ def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequenc
     spec = find_model("sim", "task")
     if cell.optimizer == "initial":
         return Measured(cell, score(simulator, spec, task, task.initial), 0.0, {})
+    if cell.optimizer == "random-demos":
+        return Measured(cell, score(simulator, spec, task, with_random_demos(task, cell.seed)), 0.0, {})
     if cell.optimizer == "reachable":
         return Measured(cell, simulator.best_reachable(task.test), 0.0, {})
     folder = Path(tempfile.mkdtemp(prefix="promptopt-bench-"))
@@ -131,9 +151,11 @@ def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequenc
     seconds = time.perf_counter() - started
     shutil.rmtree(folder)
     assert result.spend.calls <= cell.budget
-    return Measured(
-        cell, score(simulator, spec, task, parse(result.best.prompt).prompt), seconds, result.spend.by_role
-    )
+    usage = {
+        role: Usage(spent.calls, spent.input_tokens, spent.output_tokens)
+        for role, spent in result.spend.by_role.items()
+    }
+    return Measured(cell, score(simulator, spec, task, parse(result.best.prompt).prompt), seconds, usage)
 
 
 def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured:
@@ -143,7 +165,7 @@ def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured
     answers wanted, and at least 97 of 100 of them where the strategy uses what it is given.
     """
     n_calls, found = cell.budget, None
-    if cell.optimizer not in ("initial", "reachable"):
+    if cell.optimizer not in UNSEARCHED:
         optimizer, given = variant(cell.optimizer)
         strategy = registry.make_optimizer(optimizer, {**options.get(optimizer, {}), **given})[1]
         n_calls = max(strategy.minimum_calls(), _calls_for(strategy, cell.budget))
@@ -156,7 +178,7 @@ def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured
         if not n_task or 0.97 * cell.budget <= n_task <= cell.budget:
             break
         is_idle = (
-            n_task <= cell.budget and n_calls - sum(spent.calls for spent in run.roles.values()) > 0.05 * n_calls
+            n_task <= cell.budget and n_calls - sum(used.calls for used in run.usage.values()) > 0.05 * n_calls
         )
         if is_idle:
             break
