@@ -53,7 +53,7 @@ Put the whole prompt between <prompt> and </prompt>."""
 _REASONS = "\nWhat may be the reasons:\n{critique}\n"
 _LONGEST_REPLY, _LONGEST_SHOWN = 400, 1500
 _MOST_IDLE = 60
-_MANY_ANSWERS = 1000
+_SOME_ANSWERS, _MANY_ANSWERS = 600, 1000
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class _Climb:
         fails: the incumbent's failures.
         tried: ids of all prompts that were evaluated or are the incumbent.
         n_fresh: train examples that have been used in turn.
+        n_edits: rewrites of a child.
     """
 
     best: Candidate
@@ -87,6 +88,7 @@ class _Climb:
     fails: list[Failure] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
     n_fresh: int = 0
+    n_edits: int = 2
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,14 @@ class Reflect:
     """Reflection on failures with demonstrations: several edits before each evaluation.
 
     Args:
-        edits: rewrites of a child before it is evaluated, each on failures of its own.
+        edits: rewrites of a child before it is evaluated, each on failures of its own; None = 3, from 600 task
+            answers on 2.
         critique: ask for reasons before each rewrite.
         show: failures that a rewrite shows.
         n_fail: failures to collect of each incumbent.
         max_fresh: most train examples that are tried for them at a time.
         max_demos: most demonstrations of a prompt; 0 = none at all.
+        p_drop: chance that a change of demonstrations takes some or all of them away.
         p_hard: chance that a new demonstration is one that an incumbent failed on, with its target.
         demo_every: every so many children, one changes demonstrations alone.
         block: dev examples between two looks at a child.
@@ -110,16 +114,17 @@ class Reflect:
         children: children of a round, made at once; None = 1, from 1,000 task answers on 3.
     """
 
-    edits: int = 2
+    edits: int | None = None
     critique: bool = True
     show: int = 6
     n_fail: int = 8
     max_fresh: int = 20
-    max_demos: int = 6
+    max_demos: int = 8
+    p_drop: float = 0.3
     p_hard: float = 0.5
     demo_every: int = 3
     block: int = 15
-    alpha: float = 0.25
+    alpha: float = 0.4
     eps: float = 0.02
     rows_factor: float = 2.0
     min_rows: int = 24
@@ -133,30 +138,32 @@ class Reflect:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        check_range(self, "edits", "show", "n_fail", "max_fresh", "demo_every", "block", "min_rows", at_least=1)
-        check_range(self, "children", at_least=1)
+        check_range(self, "show", "n_fail", "max_fresh", "demo_every", "block", "min_rows", at_least=1)
+        check_range(self, "edits", "children", at_least=1)
         check_range(self, "max_demos", "rows_factor", at_least=0)
-        check_range(self, "p_hard", at_least=0, at_most=1)
+        check_range(self, "p_drop", "p_hard", at_least=0, at_most=1)
         check_range(self, "eps", at_least=0, below=1)
         check_range(self, "alpha", above=0, below=1)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: the initial prompt, its failures, one child."""
         n_rows = self._n_rows(1)
-        return 2 * min(n_rows, 24) + self.n_fail + self._n_written
+        return 2 * min(n_rows, 24) + self.n_fail + self._n_written(1)
 
     def forecast(self, n_calls: int) -> Mapping[Role, int]:
         """Return the expected answers by role for a search of `n_calls`."""
         n_rows = self._n_rows(n_calls)
-        written = self._n_written * (1 - 1 / self.demo_every)
+        written = self._n_written(n_calls) * (1 - 1 / self.demo_every)
         each = 0.6 * n_rows + 0.2 * self.max_fresh
         n_children = max(0.0, n_calls - n_rows - self.max_fresh) / (written + each)
         n_written = min(n_calls, round(n_children * written))
         return {"optimizer": n_written, "task": n_calls - n_written}
 
-    @property
-    def _n_written(self) -> int:
-        return self.edits * (2 if self.critique else 1)
+    def _n_edits(self, n_answers: int) -> int:
+        return self.edits or (2 if n_answers >= _SOME_ANSWERS else 3)
+
+    def _n_written(self, n_answers: int) -> int:
+        return self._n_edits(n_answers) * (2 if self.critique else 1)
 
     def _n_rows(self, n_answers: int) -> int:
         return max(self.min_rows, round(self.rows_factor * math.sqrt(n_answers)))
@@ -166,7 +173,8 @@ class Reflect:
         n_answers = self.forecast(study.size.n_calls)["task"]
         dev, train = study.task.dev, study.task.train
         rows = [dev[i] for i in study.rng.permutation(len(dev))[: self._n_rows(n_answers)]]
-        climb = _Climb(study.initial, rows, [train[i] for i in study.rng.permutation(len(train))])
+        shuffled = [train[i] for i in study.rng.permutation(len(train))]
+        climb = _Climb(study.initial, rows, shuffled, n_edits=self._n_edits(n_answers))
         climb.tried.add(study.initial.id)
         table = await study.evaluate([climb.best], rows)
         climb.scores = dict(zip((e.id for e in rows), table.values[0].tolist(), strict=True))
@@ -189,7 +197,7 @@ class Reflect:
     def _n_children(self, study: Study, n_answers: int) -> int:
         """Return the children of the next round: one where several might not all fit any more."""
         n = self.children or (3 if n_answers >= _MANY_ANSWERS else 1)
-        each = self._n_written + self._n_rows(n_answers)
+        each = self._n_written(n_answers) + self._n_rows(n_answers)
         return n if study.remaining_calls >= n * each else 1
 
     async def _accept(
@@ -240,11 +248,11 @@ class Reflect:
             return study.candidate(instruction, demos, parents=[best], operator="demonstrations")
         order = [climb.fails[i] for i in study.rng.permutation(len(climb.fails))]
         groups = cycle(order)
-        for _ in range(self.edits):
+        for _ in range(climb.n_edits):
             group = list(islice(groups, min(self.show, len(order))))
             instruction = await self._rewrite(study, instruction, group)
-        if self.edits > 1:
-            demos = self._vary(study, climb, instruction, demos, self.edits - 1)
+        if climb.n_edits > 1:
+            demos = self._vary(study, climb, instruction, demos, climb.n_edits - 1)
         return study.candidate(instruction, demos, parents=[best], operator="reflection")
 
     async def _rewrite(self, study: Study, instruction: str, group: Sequence[Failure]) -> str:
@@ -264,6 +272,9 @@ class Reflect:
     ) -> tuple[Demo, ...]:
         """Return demonstrations with some added, replaced, or in another order."""
         rng = study.rng
+        if demos and rng.random() < self.p_drop:
+            n_left = int(rng.integers(len(demos)))
+            return tuple(demos[i] for i in sorted(rng.permutation(len(demos))[:n_left].tolist()))
         if len(demos) < self.max_demos and (not demos or rng.random() < 0.6):
             return (*demos, *self._draw(study, climb, instruction, demos, min(2, self.max_demos - len(demos))))
         varied = list(demos)

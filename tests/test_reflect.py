@@ -6,11 +6,14 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import dropwhile, takewhile
 from typing import Any
 
 import pytest
 from scripted import LABELS, Scripted, make_study, make_task
 
+from promptopt.errors import BudgetExhausted
 from promptopt.optimizers.reflect import Failure, Reflect, _Climb
 from promptopt.types import Candidate, Demo, Prompt, Request
 
@@ -95,8 +98,32 @@ def test_no_reasons_are_asked_for_without_critique(critique: bool) -> None:
     study, _ = make_study(transport)
     climb = begun(study)
     climb.fails = [Failure(study.task.train[0], "", "")]
-    drive(Reflect(edits=1, critique=critique)._child(study, climb, 1))
+    climb.n_edits = 1
+    drive(Reflect(critique=critique)._child(study, climb, 1))
     assert len(transport.requests) == 1 + critique
+
+
+@pytest.mark.parametrize(("edits", "n_calls", "n_edits"), [(None, 300, 3), (None, 700, 2), (4, 300, 4)])
+def test_few_answers_make_for_bold_children(edits: int | None, n_calls: int, n_edits: int) -> None:
+    transport = answering(lambda i, _: False)
+    study, _ = make_study(transport, n_calls=n_calls)
+    with suppress(BudgetExhausted):
+        drive(Reflect(edits=edits, children=1, critique=False).optimize(study))
+    from_first_child = dropwhile(lambda request: not is_writing(request), transport.requests)
+    assert len(list(takewhile(is_writing, from_first_child))) == n_edits
+
+
+def test_demonstrations_can_leave_again() -> None:
+    study, _ = make_study(answering(lambda i, _: True))
+    climb = begun(study)
+    climb.hard = {e.id: e for e in study.task.train}
+    demos = tuple(Reflect()._draw(study, climb, "Name it.", [], 4))
+    left = [Reflect(p_drop=1)._vary(study, climb, "Name it.", demos, 1) for _ in range(40)]
+    assert {len(some) for some in left} == {0, 1, 2, 3}
+    assert all(some == tuple(demo for demo in demos if demo in some) for some in left)
+    stay = [Reflect(p_drop=0)._vary(study, climb, "Name it.", demos, 1) for _ in range(40)]
+    assert {len(some) for some in stay} == {4, 6}
+    assert len(Reflect(p_drop=1)._vary(study, climb, "Name it.", (), 1)) == 2  # nothing to take away yet
 
 
 def test_every_third_child_changes_demonstrations_alone() -> None:
