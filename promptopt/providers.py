@@ -205,6 +205,8 @@ def load_litellm() -> ModuleType:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)  # of replies in odd forms
+    # A call that is cut before it is sent leaves one behind.
+    warnings.filterwarnings("ignore", r"coroutine '\w+\.acompletion' was never awaited", RuntimeWarning)
     warnings.filterwarnings("ignore", r"Items? .* on TypedDict class ", UserWarning)  # of some providers' records
     with warnings.catch_warnings():
         # Its records are built at first use and warn then; where warnings are errors, every call would fail.

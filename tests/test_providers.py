@@ -453,3 +453,19 @@ def test_missing_package_is_told_before_anything_is_spent(
 def test_model_behind_the_responses_api_has_its_listed_price(key: None) -> None:
     pytest.importorskip("mcp")
     assert find_model("openai/responses/gpt-4.1", "task").prices == find_model("openai/gpt-4.1", "task").prices
+
+
+def test_a_call_cut_before_it_is_sent_leaves_no_warning() -> None:
+    """litellm makes a coroutine in a thread, which nobody awaits if the call has been cancelled meanwhile."""
+    program = (
+        "from promptopt.providers import load_litellm\n"
+        "load_litellm()\n"
+        "class OpenAIChatCompletion:\n"
+        "    async def acompletion(self): ...\n"
+        "OpenAIChatCompletion().acompletion()\n"
+        "async def ours(): ...\n"
+        "ours()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert "acompletion" not in done.stderr
+    assert "coroutine 'ours' was never awaited" in done.stderr
