@@ -353,7 +353,7 @@ WRONG = [
         r"budget is too small.*at least 107.*--budget-calls \d+",
         "--optimizer capo --budget-calls 20",
     ),
-    Wrong("too few calls by default", r"at least 60.*--budget-calls 85, or", "--budget-calls 20"),
+    Wrong("too few calls by default", r"at least 62.*--budget-calls 88, or", "--budget-calls 20"),
     Wrong("too few dollars", r"budget is too small.*--budget-usd 0\.0", "--budget-usd 0.0001"),
     Wrong("too few tokens", r"budget is too small.*--budget-tokens \d+", "--budget-tokens 900"),
     Wrong("dollars negative", r"--budget-usd is -2; it must be above 0", "--budget-usd=-2"),
@@ -403,7 +403,7 @@ def test_least_budget_that_is_named_works(run: Runner) -> None:
     ("words", "says"),
     [
         ("--seed 1", "seed: 0 there, 1 now"),
-        ("--set max_demos=2", "options max_demos: '6' there, '2' now"),
+        ("--set max_demos=2", "options max_demos: '8' there, '2' now"),
         ("--optimizer random", "optimizer: 'reflect' there, 'random' now"),
         ("--model sim:null", "models task name: 'sim' there, 'sim:null' now"),
         ("--max-tokens 99", "models task max_tokens: 1024 there, 99 now"),
