@@ -26,7 +26,7 @@ from landscapes import OUT
 from peers import PEERS, make_venvs
 from peers import measure as measure_peer
 from scipy import stats
-from search import UNSEARCHED, Cell, Measured, Usage, interval, measure, measure_at
+from search import UNSEARCHED, Cell, Measured, Usage, measure, measure_at
 from worlds import LANDSCAPE_WORLDS, VARIATIONS, WORLDS
 
 from promptopt.simulator import PRICE_IN, PRICE_OUT
@@ -100,9 +100,8 @@ def few(differences: Sequence[float]) -> str:
     """Return mean and 95% interval by Student's t, which few pairs need."""
     if len(differences) < 2:
         return "-"
-    m, _, high = interval(differences)
-    half = (high - m) / 1.96 * stats.t.ppf(0.975, len(differences) - 1)
-    return f"{m:+.3f} ({m - half:+.3f} to {m + half:+.3f})"
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+    return f"{mean(differences):+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def report(rows: dict[Cell, Measured], names: Sequence[str], worlds: Sequence[str], budget: int) -> str:
@@ -125,7 +124,7 @@ def report(rows: dict[Cell, Measured], names: Sequence[str], worlds: Sequence[st
             means.append(mean(row.score for row in found.values()) if found else float("nan"))
             here = [best[world][s].score - row.score for s, row in found.items() if s in best[world]]
             every += here
-            if len(here) > 1 and interval(here)[0] < 0 and stats.ttest_1samp(here, 0).pvalue < 0.05:
+            if len(here) > 1 and stats.ttest_1samp(here, 0).confidence_interval().high < 0:
                 worse.append(world)
         cells = " | ".join(f"{m:.3f}" for m in means)
         gain = "" if name == DEFAULT else few(every)

@@ -72,8 +72,7 @@ class PeerService(SimulatedService):
 
     def __init__(self, world: World, simulator: Simulator, transcript: Path | None = None) -> None:
         super().__init__(ServerOptions())
-        self._world, self._simulator, self._transcript = world, simulator, transcript
-        self._n_equal = collections.Counter[str]()
+        self._world, self._model, self._transcript = world, simulator, transcript
         self.calls, self.input_tokens, self.output_tokens = (collections.Counter[str]() for _ in range(3))
 
     @property
@@ -82,23 +81,14 @@ class PeerService(SimulatedService):
         return MODELS
 
     def answer(self, asked: Asked) -> Response:
-        """Return the answer, another draw each time that an equal request is sampled again without a seed.
+        """Return the answer, counted; what the optimizer model says is roughened where the world wants it.
 
         Raises:
             Refusal: 404 for an unknown model.
         """
-        request, key = asked.request, asked.request.digest
-        if request.model not in MODELS:
-            raise Refusal(
-                404, f"model {request.model[:80]!r} does not exist", code="model_not_found", param="model"
-            )
-        if request.temperature and not request.sample:
-            if self._n_equal[key]:
-                request = replace(request, sample=f"again {self._n_equal[key]}")
-            self._n_equal[key] += 1
-        response = self._simulator.complete(request)
+        request, response = asked.request, super().answer(asked)
         if request.model == "optimizer" and self._world.is_rough:
-            response = replace(response, text=roughen(response.text, request.digest + request.sample))
+            response = replace(response, text=roughen(response.text, request.digest))
         usage = response.usage
         assert usage is not None
         self.calls[request.model] += 1
@@ -109,6 +99,11 @@ class PeerService(SimulatedService):
             with self._transcript.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         return response
+
+    def _simulator(self, model: str) -> Simulator:
+        if model not in MODELS:
+            raise Refusal(404, f"model {model[:80]!r} does not exist", code="model_not_found", param="model")
+        return self._model
 
 
 def application(service: PeerService, task: Task) -> web.Application:

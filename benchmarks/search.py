@@ -134,9 +134,7 @@ def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequenc
     optimizer, given = variant(cell.optimizer)
     settings = Settings(
         model="sim",
-        optimizer_model="sim:reasoning"
-        if world.is_rough
-        else None,  # any other name: it has a transport of its own
+        optimizer_model=_WRITER if world.is_rough else None,
         optimizer=optimizer,
         options={**options.get(optimizer, {}), **given},
         budget=Budget(calls=cell.budget),
@@ -177,10 +175,8 @@ def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured
             found = replace(run, cell=cell)
         if not n_task or 0.97 * cell.budget <= n_task <= cell.budget:
             break
-        is_idle = (
-            n_task <= cell.budget and n_calls - sum(used.calls for used in run.usage.values()) > 0.05 * n_calls
-        )
-        if is_idle:
+        n_used = sum(used.calls for used in run.usage.values())
+        if n_task <= cell.budget and n_used < 0.95 * n_calls:  # it ended by itself
             break
         least = max(least, n_calls if n_task <= cell.budget else 0)
         n_calls = max(least + 1, round(n_calls * 0.985 * cell.budget / n_task))
