@@ -170,6 +170,11 @@ class RunState:
             self.evaluated_before = self.journal.evaluated()
         return amounts
 
+    @property
+    def n_accepted(self) -> int:
+        """How many prompts besides the user's were proposed as better than the best before."""
+        return sum(candidate.id != self.task.initial.id for candidate in self.proposals)
+
     def spent(self, *phases: Phase) -> Amount:
         """Return what the run has taken in some phases so far, before its budget was raised too."""
         total = Amount()

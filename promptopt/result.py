@@ -321,7 +321,7 @@ def make_result(
         initial=scores(initial),
         best=scores(best),
         improvement=proof,
-        proposals={"tried": len(state.tried), "accepted": sum(c.id != initial.id for c in state.proposals)},
+        proposals={"tried": len(state.tried), "accepted": state.n_accepted},
         spend=spend_of(state),
         evaluations={
             "spent": len(state.cells),

@@ -351,13 +351,12 @@ def _progress_line(run: Run) -> str:
     cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
     budget = run.plan.settings.budget
     limits = [f"of {budget.calls}" if budget.calls else "", f"of ${budget.usd}" if budget.usd else ""]
-    n_accepted = sum(candidate.id != state.task.initial.id for candidate in state.proposals)
     parts = [
         f"{state.phase}",
         f"{calls} {limits[0]} calls".replace("  ", " "),
         f"{dollars(cost)} {limits[1]}".strip(),
         f"{counted(len(state.tried), 'prompt')} tried",
-        f"{n_accepted} accepted",
+        f"{state.n_accepted} accepted",
     ]
     if state.proposals:
         scores = state.dev_scores(state.proposals[-1].id)
