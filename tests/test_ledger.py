@@ -117,6 +117,13 @@ def test_prefix_ends_at_the_first_that_does_not_fit_even_if_later_ones_would() -
     bounded(run())
 
 
+def test_what_costs_nothing_fits_even_where_more_was_paid_before_than_there_is() -> None:
+    lease = Lease(calls(1))
+    lease.precharge({b"a": calls(3)})
+    assert bounded(lease.prefix([Amount(), Amount(), calls(1)])) == 2
+    assert bounded(lease.admit([Amount(), calls(1)])) == 1
+
+
 def test_an_answer_is_charged_once_and_a_missing_one_not_at_all() -> None:
     lease = Lease(Amount(5, 50))
     assert bounded(lease.admit([calls(1)] * 3)) == 3
