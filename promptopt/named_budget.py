@@ -5,7 +5,7 @@
     medium    1,500             1,000
     heavy     4,500             3,000
 
-The other calls write prompts (6 to 10% of a search) and prove the outcome (30% at most).
+The other calls write prompts and prove the outcome.
 """
 
 from __future__ import annotations

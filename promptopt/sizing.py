@@ -23,8 +23,8 @@ PROOF_SHARE = Decimal("0.3")
 # The judge compares the two answers to a test input in both orders.
 N_PROOF_VOTES = 2
 # What a call usually takes, for forecasts only. Measured on the bundled tasks with the simulator (words
-# besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on, and
-# `max_demos` of them from 600 on where a strategy has that option); real models are wordier. Forecasts are
+# besides the answer: 5 to 20 tokens; demonstrations: none at first, 2.5 on average from 1,500 calls on; where a
+# strategy has the option `max_demos`, one for each 100 calls up to it); real models are wordier. Forecasts are
 # within a factor of two on these tasks (tests/test_plan.py).
 _MOST_DEMOS, _CALLS_PER_DEMO = 2.5, 600
 _CALLS_PER_WANTED_DEMO = 100
