@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from promptopt.types import Budget, Prompt
 
 UNSEARCHED = ("initial", "random-demos", "reachable")
 N_SHOTS = 4
+_TASK_MODEL = find_model("sim", "task")
 _WRITER = "sim:reasoning"  # a second name, so that the optimizer model can have a transport of its own
 
 
@@ -113,28 +114,49 @@ def score(simulator: Simulator, spec: ModelSpec, task: Task, prompt: Prompt) -> 
     return mean(scores)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a search returned, and took; its prompt is not scored yet."""
+
+    simulator: Simulator
+    task: Task
+    prompt: Prompt
+    seconds: float = 0.0
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+
+    def measured(self, cell: Cell) -> Measured:
+        """Return the row of `cell`, with the prompt's test score."""
+        return Measured(cell, score(self.simulator, _TASK_MODEL, self.task, self.prompt), self.seconds, self.usage)
+
+
 def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequence[str] | None = None) -> Measured:
     """Run one strategy, with its options, within a budget of calls of all roles.
 
     Args:
         kinds: of data, in turn by seed; None = the world's.
     """
+    task, simulator = _field(cell, kinds)
+    if cell.optimizer not in UNSEARCHED:
+        return _search(cell, options, task, simulator).measured(cell)
+    if cell.optimizer == "reachable":
+        return Measured(cell, simulator.best_reachable(task.test), 0.0, {})
+    prompt = task.initial if cell.optimizer == "initial" else with_random_demos(task, cell.seed)
+    return _Found(simulator, task, prompt).measured(cell)
+
+
+def _field(cell: Cell, kinds: Sequence[str] | None = None) -> tuple[Task, Simulator]:
     world = WORLDS[cell.landscape]
     kinds = kinds or world.kinds
     task = make_task(kinds[cell.seed % len(kinds)], cell.seed)
-    simulator = world.simulator(task, cell.seed)
-    spec = find_model("sim", "task")
-    if cell.optimizer == "initial":
-        return Measured(cell, score(simulator, spec, task, task.initial), 0.0, {})
-    if cell.optimizer == "random-demos":
-        return Measured(cell, score(simulator, spec, task, with_random_demos(task, cell.seed)), 0.0, {})
-    if cell.optimizer == "reachable":
-        return Measured(cell, simulator.best_reachable(task.test), 0.0, {})
+    return task, world.simulator(task, cell.seed)
+
+
+def _search(cell: Cell, options: Mapping[str, Mapping[str, str]], task: Task, simulator: Simulator) -> _Found:
     folder = Path(tempfile.mkdtemp(prefix="promptopt-bench-"))
     optimizer, given = variant(cell.optimizer)
     settings = Settings(
         model="sim",
-        optimizer_model=_WRITER if world.is_rough else None,
+        optimizer_model=_WRITER if WORLDS[cell.landscape].is_rough else None,
         optimizer=optimizer,
         options={**options.get(optimizer, {}), **given},
         budget=Budget(calls=cell.budget),
@@ -142,7 +164,10 @@ def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequenc
         seed=cell.seed,
         out=folder,
     )
-    transports = {"sim": SimulatorTransport(simulator, spec), _WRITER: RoughTransport(simulator, spec)}
+    transports = {
+        "sim": SimulatorTransport(simulator, _TASK_MODEL),
+        _WRITER: RoughTransport(simulator, _TASK_MODEL),
+    }
     run = Run(make_plan(task, settings), transports=transports)
     started = time.perf_counter()
     result = asyncio.run(run.execute())
@@ -153,7 +178,7 @@ def measure(cell: Cell, options: Mapping[str, Mapping[str, str]], kinds: Sequenc
         role: Usage(spent.calls, spent.input_tokens, spent.output_tokens)
         for role, spent in result.spend.by_role.items()
     }
-    return Measured(cell, score(simulator, spec, task, parse(result.best.prompt).prompt), seconds, usage)
+    return _Found(simulator, task, parse(result.best.prompt).prompt, seconds, usage)
 
 
 def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured:
@@ -162,27 +187,26 @@ def measure_at(cell: Cell, options: Mapping[str, Mapping[str, str]]) -> Measured
     A run's budget counts all roles. So it is sought by a few trial runs such that the task model gives at most the
     answers wanted, and at least 97 of 100 of them where the strategy uses what it is given.
     """
-    n_calls, found = cell.budget, None
-    if cell.optimizer not in UNSEARCHED:
-        optimizer, given = variant(cell.optimizer)
-        strategy = registry.make_optimizer(optimizer, {**options.get(optimizer, {}), **given})[1]
-        n_calls = max(strategy.minimum_calls(), _calls_for(strategy, cell.budget))
-    least = 0
+    optimizer, given = variant(cell.optimizer)
+    strategy = registry.make_optimizer(optimizer, {**options.get(optimizer, {}), **given})[1]
+    n_calls = max(strategy.minimum_calls(), _calls_for(strategy, cell.budget))
+    task, simulator = _field(cell)  # its replies hang on requests alone, so that all trials can share it
+    found, most, least = None, 0, 0
     for _ in range(6):
-        run = measure(replace(cell, budget=n_calls), options)
-        n_task = run.task_calls
-        if n_task <= cell.budget and (found is None or n_task > found.task_calls):
-            found = replace(run, cell=cell)
+        trial = _search(replace(cell, budget=n_calls), options, task, simulator)
+        n_task = trial.usage.get("task", Usage()).calls
+        if n_task <= cell.budget and (found is None or n_task > most):
+            found, most = trial, n_task
         if not n_task or 0.97 * cell.budget <= n_task <= cell.budget:
             break
-        n_used = sum(used.calls for used in run.usage.values())
+        n_used = sum(used.calls for used in trial.usage.values())
         if n_task <= cell.budget and n_used < 0.95 * n_calls:  # it ended by itself
             break
         least = max(least, n_calls if n_task <= cell.budget else 0)
         n_calls = max(least + 1, round(n_calls * 0.985 * cell.budget / n_task))
     if found is None:
         raise ValueError(f"{cell}: no budget of all roles brings the task model to at most {cell.budget} answers")
-    return found
+    return found.measured(cell)
 
 
 def _calls_for(strategy: registry.Optimizer, n_answers: int) -> int:
