@@ -156,7 +156,7 @@ def served(service: PeerService, task: Task) -> Iterator[str]:
         loop.close()
 
 
-def environment(folder: Path, base_url: str) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Return what a peer's process sees: homes and caches in a folder of its own, no way out of this machine."""
     nowhere = "http://127.0.0.1:9"
     places = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "DSPY_CACHEDIR", "HF_HOME", "MPLCONFIGDIR")
@@ -165,8 +165,6 @@ def environment(folder: Path, base_url: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         **{name: str(folder) for name in places},
         "OPENAI_API_KEY": "none",
-        "OPENAI_BASE_URL": base_url,
-        "OPENAI_API_BASE": base_url,
         **{
             name: nowhere
             for proxy in ("HTTP", "HTTPS", "ALL")
@@ -199,7 +197,7 @@ def run_program(job: dict[str, Any], venvs: Path, timeout_s: float) -> dict[str,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
-            env=environment(folder, job["base_url"]),
+            env=environment(folder),
             text=True,
             encoding="utf-8",
         )

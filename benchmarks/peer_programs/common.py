@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -57,6 +57,12 @@ class Job:
     def n_task_calls(self) -> int:
         """Return how many answers of the task model were asked so far."""
         return int(self._ask("GET", "/counts", None)["task"])
+
+    def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: object) -> str:
+        """Return a model's reply, for peers that take any function as a client: litellm takes 10 ms a call."""
+        body = {"model": model, "messages": list(messages), **options}
+        path = urlsplit(self.base_url).path
+        return str(self._ask("POST", f"{path}/chat/completions", body)["choices"][0]["message"]["content"])
 
     def _ask(self, method: str, path: str, body: object) -> dict[str, Any]:
         if not hasattr(self._local, "connection"):
