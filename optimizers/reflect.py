@@ -2,12 +2,12 @@
 
 Each child carries several edits, made on disjoint groups of the failures of the best prompt so far, and a change
 of its demonstrations, before it is evaluated once. Every answer on train serves twice: as a failure to reflect on,
-or as a demonstration. A child leaves its challenge as soon as the incumbent is shown to be no worse.
+or as a demonstration. A child leaves its challenge as soon as it is clearly behind.
 
 Our own combination of published parts: critiques before edits (ProTeGi, Pryzant et al. 2023, arXiv 2305.03495),
 demonstrations from the model's own right answers (DSPy, Khattab et al. 2023, arXiv 2310.03714), batches of
-failures with what the metric said (GEPA, Agrawal et al. 2025, arXiv 2507.19457), a betting test without
-replacement (Waudby-Smith and Ramdas 2024, arXiv 2010.09686).
+failures with what the metric said (GEPA, Agrawal et al. 2025, arXiv 2507.19457). What each part earns, and what was
+tried and left out: docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-
 from promptopt.demonstration import demonstrate, plain_output
 from promptopt.option import check_range
 from promptopt.racing import blocks
-from promptopt.stats import SAME, BettingTest
+from promptopt.stats import SAME
 from promptopt.study import Study
 from promptopt.template import render_demo, substitute
 from promptopt.types import Candidate, Demo, Example, Role
@@ -54,6 +52,7 @@ _REASONS = "\nWhat may be the reasons:\n{critique}\n"
 _LONGEST_REPLY, _LONGEST_SHOWN = 400, 1500
 _MOST_IDLE = 60
 _SOME_ANSWERS, _MANY_ANSWERS = 600, 1000
+_DEAR = 40  # answers that a text costs
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ class _Climb:
         tried: ids of all prompts that were evaluated or are the incumbent.
         n_fresh: train examples that have been used in turn.
         n_edits: rewrites of a child.
+        p_bare: chance that a rewritten child shows no demonstrations.
     """
 
     best: Candidate
@@ -89,6 +89,7 @@ class _Climb:
     tried: set[str] = field(default_factory=set)
     n_fresh: int = 0
     n_edits: int = 2
+    p_bare: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,34 +99,35 @@ class Reflect:
     Args:
         edits: rewrites of a child before it is evaluated, each on failures of its own; None = 3, from 600 task
             answers on 2.
-        critique: ask for reasons before each rewrite.
+        critique: ask for reasons before each rewrite; None = unless the budget is in dollars and a text of the
+            optimizer model costs as much as 40 answers of the task model.
         show: failures that a rewrite shows.
         n_fail: failures to collect of each incumbent.
         max_fresh: most train examples that are tried for them at a time.
         max_demos: most demonstrations of a prompt; 0 = none at all.
+        p_bare: chance that a rewritten child shows no demonstrations; None = 0, from 600 task answers on 0.15.
         p_drop: chance that a change of demonstrations takes some or all of them away.
         p_hard: chance that a new demonstration is one that an incumbent failed on, with its target.
         demo_every: every so many children, one changes demonstrations alone.
         block: dev examples between two looks at a child.
-        alpha: chance of rejecting a child that is better on all of them.
-        eps: lead in score below which a child may be rejected.
+        z: standard errors of its lead by which a child may be behind before it leaves.
         rows_factor: dev examples to evaluate on, times the root of the task answers at hand.
         min_rows: least dev examples.
         children: children of a round, made at once; None = 1, from 1,000 task answers on 3.
     """
 
     edits: int | None = None
-    critique: bool = True
+    critique: bool | None = None
     show: int = 6
     n_fail: int = 8
     max_fresh: int = 20
     max_demos: int = 8
+    p_bare: float | None = None
     p_drop: float = 0.3
     p_hard: float = 0.5
     demo_every: int = 3
-    block: int = 15
-    alpha: float = 0.4
-    eps: float = 0.02
+    block: int = 10
+    z: float = 0.7
     rows_factor: float = 2.0
     min_rows: int = 24
     children: int | None = None
@@ -140,10 +142,8 @@ class Reflect:
         """Refuse sizes that cannot work."""
         check_range(self, "show", "n_fail", "max_fresh", "demo_every", "block", "min_rows", at_least=1)
         check_range(self, "edits", "children", at_least=1)
-        check_range(self, "max_demos", "rows_factor", at_least=0)
-        check_range(self, "p_drop", "p_hard", at_least=0, at_most=1)
-        check_range(self, "eps", at_least=0, below=1)
-        check_range(self, "alpha", above=0, below=1)
+        check_range(self, "max_demos", "rows_factor", "z", at_least=0)
+        check_range(self, "p_bare", "p_drop", "p_hard", at_least=0, at_most=1)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: the initial prompt, its failures, one child."""
@@ -159,11 +159,20 @@ class Reflect:
         n_written = min(n_calls, round(n_children * written))
         return {"optimizer": n_written, "task": n_calls - n_written}
 
+    def at_price(self, ratio: float) -> tuple[Reflect, str]:
+        """Return itself without critiques where a text costs so many answers that more children are better."""
+        if self.critique is not None or ratio < _DEAR:
+            return self, ""
+        note = (
+            f"critique off: a text of the optimizer model costs about {ratio:,.0f} answers (--set critique=true)"
+        )
+        return replace(self, critique=False), note
+
     def _n_edits(self, n_answers: int) -> int:
         return self.edits or (2 if n_answers >= _SOME_ANSWERS else 3)
 
     def _n_written(self, n_answers: int) -> int:
-        return self._n_edits(n_answers) * (2 if self.critique else 1)
+        return self._n_edits(n_answers) * (1 if self.critique is False else 2)
 
     def _n_rows(self, n_answers: int) -> int:
         return max(self.min_rows, round(self.rows_factor * math.sqrt(n_answers)))
@@ -174,7 +183,8 @@ class Reflect:
         dev, train = study.task.dev, study.task.train
         rows = [dev[i] for i in study.rng.permutation(len(dev))[: self._n_rows(n_answers)]]
         shuffled = [train[i] for i in study.rng.permutation(len(train))]
-        climb = _Climb(study.initial, rows, shuffled, n_edits=self._n_edits(n_answers))
+        p_bare = (0.15 if n_answers >= _SOME_ANSWERS else 0.0) if self.p_bare is None else self.p_bare
+        climb = _Climb(study.initial, rows, shuffled, n_edits=self._n_edits(n_answers), p_bare=p_bare)
         climb.tried.add(study.initial.id)
         table = await study.evaluate([climb.best], rows)
         climb.scores = dict(zip((e.id for e in rows), table.values[0].tolist(), strict=True))
@@ -251,7 +261,9 @@ class Reflect:
         for _ in range(climb.n_edits):
             group = list(islice(groups, min(self.show, len(order))))
             instruction = await self._rewrite(study, instruction, group)
-        if climb.n_edits > 1:
+        if climb.p_bare and study.rng.random() < climb.p_bare:
+            demos = ()
+        elif climb.n_edits > 1:
             demos = self._vary(study, climb, instruction, demos, climb.n_edits - 1)
         return study.candidate(instruction, demos, parents=[best], operator="reflection")
 
@@ -262,7 +274,7 @@ class Reflect:
             "description": study.task.description or "see the prompt",
             "failures": "\n\n".join(_shown(study, failure) for failure in group),
         }
-        said = await study.generate(CRITIQUE, **fields) if self.critique else []
+        said = await study.generate(CRITIQUE, **fields) if self.critique is not False else []
         reasons = substitute(_REASONS, {"critique": said[0].strip()}) if said else ""
         written = await study.write(REWRITE, "prompt", demands=study.demands, reasons=reasons, **fields)
         return instruction if written is None else written
@@ -313,10 +325,9 @@ class Reflect:
         """Return the child with its scores if it beats the incumbent; it leaves as soon as it cannot."""
         pool = [e for e in climb.rows if not math.isnan(climb.scores[e.id])]
         pool = [pool[i] for i in study.rng.permutation(len(pool))]
-        test = BettingTest((), len(pool), self.eps)
         room = sum(1 - climb.scores[e.id] for e in pool)  # what the rest could add at best
         scores: dict[str, float] = {}
-        lead = 0.0
+        lead, spread = 0.0, 0.0
         for part in blocks(len(pool), self.block):
             table = await study.evaluate([child], pool[part])
             for example, score in zip(pool[part], table.values[0].tolist(), strict=True):
@@ -325,10 +336,10 @@ class Reflect:
                 room -= 1 - incumbent
                 d = 0.0 if math.isnan(score) else score - incumbent
                 lead += d
-                test.update(np.asarray(-d))
+                spread += d * d
             is_hopeless = lead + room < -SAME
-            is_beaten = len(scores) < len(pool) and float(test.max_log_e) >= math.log(1 / self.alpha)
-            if is_hopeless or is_beaten:
+            is_behind = len(scores) < len(pool) and lead < -self.z * math.sqrt(spread) - SAME
+            if is_hopeless or is_behind:
                 return None
         is_shorter = study.tokens(child) < study.tokens(climb.best)
         is_better = lead > SAME or (abs(lead) <= SAME and is_shorter)

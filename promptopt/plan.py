@@ -156,6 +156,10 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         raise ConfigError(f"the prompt has about {n} tokens; raise --max-prompt-tokens above that")
     data_digest = _data_digest(task)
     sizing = Sizing(task, settings, models, optimizer, max_prompt_tokens)
+    if "optimizer" in models and settings.budget.usd is not None and (ratio := sizing.writing_price()) is not None:
+        optimizer, note = registry.at_price(optimizer, ratio)
+        sizing = replace(sizing, optimizer=optimizer)
+        said += [note] if note else []
     limit = settings.limit
     proof_reserve, n_proof = sizing.proof(limit)
     _check_minimum(name, sizing, limit, n_proof, auto)

@@ -54,7 +54,11 @@ class Optimizer(Protocol):
 
     It may also have `prefers`, as an attribute or a property that hangs on its options: what it uses if it is
     there (log-probabilities, embeddings). An option `max_demos` is the most demonstrations of a prompt; forecasts
-    reckon that prompts come to have so many.
+    reckon that prompts come to have so many. One `show` is the failures that a request for a text shows.
+
+    Where the budget is in dollars and prices are known, its method `at_price(ratio)`, if it has one, returns it
+    with options that suit, and a sentence for the screen or "": a text of the optimizer model costs `ratio`
+    answers.
     """
 
     source: ClassVar[str]
@@ -131,6 +135,19 @@ def make_optimizer(name: str, options: Mapping[str, str]) -> tuple[str, Optimize
         values[key] = _read(text, kinds[key], f"{name}.{key}")
     optimizer: Optimizer = cls(**values)
     return name, optimizer
+
+
+def at_price(optimizer: Optimizer, ratio: float) -> tuple[Optimizer, str]:
+    """Return a strategy as it suits prices, and a sentence that says what was changed, or "".
+
+    Args:
+        ratio: answers of the task model that a text of the optimizer model costs.
+    """
+    suit = getattr(optimizer, "at_price", None)
+    if suit is None:
+        return optimizer, ""
+    suited: tuple[Optimizer, str] = suit(ratio)
+    return suited
 
 
 def source_digest(name: str) -> str:

@@ -38,6 +38,7 @@ _THINKING_TOKENS = 1000
 _EXPECTED_SECONDS = {True: 0.02, False: 2.0}
 _USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
 MOST_CALLS = 10**7
+_PRICED: tuple[Role, ...] = ("optimizer", "task")
 # A strategy's own text in a request to the optimizer model, for the first such call's worst case.
 _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
@@ -175,13 +176,22 @@ class Sizing:
         answer = target + ANSWER_WORDS[self.models["task"].is_simulated]
         n_demos = self._usual_demos(n_calls) if self.task.is_scored else 0.0
         prompt = prompt_tokens(self.task.initial)
+        n_shown: int = getattr(self.optimizer, "show", 0)
         n_in, n_out = {
             "task": (question + n_demos * (example + target + 5), answer),
-            "optimizer": (_WRITER_INPUT + 2 * prompt, prompt + _WRITER_WORDS[spec.is_simulated]),
+            "optimizer": (
+                _WRITER_INPUT + 2 * prompt + n_shown * (example + answer + target),
+                prompt + _WRITER_WORDS[spec.is_simulated],
+            ),
             "judge": (_JUDGE_INPUT + n_questions * (example + 2 * answer), _JUDGE_WORDS[spec.is_simulated]),
         }[role]
         n_out = min(spec.max_tokens, n_out + _THINKING_TOKENS * spec.facts.is_reasoning)
         return round(n_in + n_out), spec.price(round(n_in), round(n_out))
+
+    def writing_price(self) -> float | None:
+        """Return how many answers of the task model a text of the optimizer model is worth; None = unknown."""
+        writer, answer = (self.usual(role, _N_MEASURED)[1] for role in _PRICED)
+        return float(writer / answer) if writer is not None and answer else None
 
     def _usual_demos(self, n_calls: int) -> float:
         """Return the demonstrations that the prompts of a search usually show."""

@@ -321,13 +321,13 @@ WRONG = [
     Wrong("bad --set", r"--set size: write it as name=value", "--set size"),
     Wrong("--set twice", r"--set max_shots stands twice", "--set max_shots=1 --set max-shots=2"),
     Wrong("no number", r"max_shots=many; it must be a whole number", "--optimizer capo --set max_shots=many"),
-    Wrong("no finite number", r"alpha=nan; it must be a finite number", "--set alpha=nan"),
+    Wrong("no finite number", r"z=nan; it must be a finite number", "--set z=nan"),
     Wrong("no such choice", r"capo\.race=fast: .*sound", "--optimizer capo --set race=fast"),
     Wrong(
         "size cannot work", r"population_size=1; it must be at least 2", "--optimizer capo --set population_size=1"
     ),
-    Wrong("chance above 1", r"alpha=7.0; it must be above 0 and below 1", "--set alpha=7"),
-    Wrong("negative gap", r"eps=-3.0; it must be at least 0 and below 1", "--set eps=-3"),
+    Wrong("chance above 1", r"alpha=7.0; it must be above 0 and below 1", "--optimizer capo --set alpha=7"),
+    Wrong("negative gap", r"eps=-3.0; it must be at least 0 and below 1", "--optimizer capo --set eps=-3"),
     Wrong("unknown preset", r"no preset 'papr': did you mean 'paper'", "--optimizer capo --set preset=papr"),
     Wrong("unknown landscape", r"landscape 'nonsense' does not exist", model="sim:nonsense"),
     Wrong("unknown writer", r"landscape 'nonsense' does not exist", "--optimizer-model sim:nonsense"),

@@ -25,7 +25,7 @@ GOLDEN = {
 }
 # With the simulator, for what scripted replies cannot play. No clusters: k-means may round otherwise elsewhere.
 SIMULATED = {
-    "reflect": ({}, ("2abc849b", 12, 494)),
+    "reflect": ({}, ("2abc849b", 14, 495)),
     "promptagent": ({}, ("dd5dff31", 18, 482)),
     "spo": ({}, ("ecd4b810", 9, 96)),
     "promptquine": ({}, ("24a533b0", 16, 477)),

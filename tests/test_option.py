@@ -13,10 +13,10 @@ from promptopt.errors import ConfigError
 
 # The largest value that each option of fractions may have, and whether it may be reached; None = any size works.
 MOST: dict[tuple[str, str], tuple[float, bool] | None] = {
+    ("reflect", "p_bare"): (1, True),
     ("reflect", "p_drop"): (1, True),
     ("reflect", "p_hard"): (1, True),
-    ("reflect", "alpha"): (1, False),
-    ("reflect", "eps"): (1, False),
+    ("reflect", "z"): None,
     ("reflect", "rows_factor"): None,
     ("capo", "alpha"): (1, False),
     ("capo", "eps"): (1, False),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scripted import Scripted, make_task, model
 
+from promptopt import registry
 from promptopt.api import prepare
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
@@ -161,6 +162,40 @@ def test_demonstrations_that_are_wanted_are_forecast() -> None:
     assert few + 15 <= some
     assert some + 15 <= many
     assert few == tokens(200, max_demos="0") < tokens(200, max_demos="6") < many
+
+
+def test_failures_that_are_shown_are_forecast() -> None:
+    def tokens(show: str) -> int:
+        plan = plan_of(Budget(calls=3000), optimizer="reflect", options={"show": show})
+        [written] = [part for part in plan.forecast.parts if part.role == "optimizer"]
+        return written.tokens // written.calls
+
+    assert tokens("1") + 5 * 15 <= tokens("6")
+
+
+@pytest.mark.parametrize(
+    ("factor", "limits", "options", "critique"),
+    [
+        (1, {"usd": 2}, {}, None),
+        (100, {"usd": 50}, {}, False),
+        (100, {"usd": 50}, {"critique": "true"}, True),
+        (100, {"calls": 2000}, {}, None),
+    ],
+)
+def test_prices_decide_on_critiques(
+    factor: int, limits: dict[str, int], options: dict[str, str], critique: bool | None
+) -> None:
+    """Only where the budget is in dollars, and nobody decided already."""
+    prices = {"price_in": str(factor), "price_out": str(4 * factor)}
+    given = {"price_in": 1, "price_out": 4, "model_options": {"optimizer": prices}}
+    plan = plan_of(Budget(**limits), optimizer="reflect", options=options, **given)  # type: ignore[arg-type]
+    assert registry.options_of(plan.optimizer)["critique"] is critique
+    said = [note for note in plan.notes if "critique off" in note]
+    assert len(said) == (critique is False)
+    n_written = {part.role: part.calls for part in plan.forecast.parts if part.phase == "search"}
+    kept = make_plan(plan.task, replace(plan.settings, options={"critique": "true"}))
+    n_kept = {part.role: part.calls for part in kept.forecast.parts if part.phase == "search"}
+    assert (n_written["task"] > n_kept["task"]) == (critique is False)
 
 
 def test_a_few_long_texts_are_forecast_wherever_they_lie() -> None:
