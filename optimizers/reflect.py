@@ -6,8 +6,8 @@ or as a demonstration. A child leaves its challenge as soon as it is clearly beh
 
 Our own combination of published parts: critiques before edits (ProTeGi, Pryzant et al. 2023, arXiv 2305.03495),
 demonstrations from the model's own right answers (DSPy, Khattab et al. 2023, arXiv 2310.03714), batches of
-failures with what the metric said (GEPA, Agrawal et al. 2025, arXiv 2507.19457). What each part earns, and what was
-tried and left out: docs/benchmarks.md.
+failures with what the metric said (GEPA, Agrawal et al. 2025, arXiv 2507.19457). What each part earns, and what
+was tried and left out: docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Reflect:
     Args:
         edits: rewrites of a child before it is evaluated, each on failures of its own; None = 3, from 600 task
             answers on 2.
-        critique: ask for reasons before each rewrite; None = unless the budget is in dollars and a text of the
-            optimizer model costs as much as 40 answers of the task model.
+        critique: ask for reasons before each rewrite; None = yes, unless the budget is in dollars and a text of
+            the optimizer model costs as much as 40 answers of the task model.
         show: failures that a rewrite shows.
         n_fail: failures to collect of each incumbent.
         max_fresh: most train examples that are tried for them at a time.
