@@ -52,7 +52,7 @@ _REASONS = "\nWhat may be the reasons:\n{critique}\n"
 _LONGEST_REPLY, _LONGEST_SHOWN = 400, 1500
 _MOST_IDLE = 60
 _SOME_ANSWERS, _MANY_ANSWERS = 600, 1000
-_DEAR = 40  # answers that a text costs
+_DEAR = 30  # answers that a text costs
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Reflect:
         edits: rewrites of a child before it is evaluated, each on failures of its own; None = 3, from 600 task
             answers on 2.
         critique: ask for reasons before each rewrite; None = yes, unless the budget is in dollars and a text of
-            the optimizer model costs as much as 40 answers of the task model.
+            the optimizer model costs as much as 30 answers of the task model.
         show: failures that a rewrite shows.
         n_fail: failures to collect of each incumbent.
         max_fresh: most train examples that are tried for them at a time.
