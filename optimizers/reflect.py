@@ -6,8 +6,8 @@ or as a demonstration. A child leaves its challenge as soon as it is clearly beh
 
 Our own combination of published parts: critiques before edits (ProTeGi, Pryzant et al. 2023, arXiv 2305.03495),
 demonstrations from the model's own right answers (DSPy, Khattab et al. 2023, arXiv 2310.03714), batches of
-failures with what the metric said (GEPA, Agrawal et al. 2025, arXiv 2507.19457). What each part earns, and what
-was tried and left out: docs/benchmarks.md.
+failures with what the metric said (GEPA, Agrawal et al. 2025, arXiv 2507.19457). What parts of it earn:
+docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -38,12 +38,12 @@ _THINKING_TOKENS = 1000
 _EXPECTED_SECONDS = {True: 0.02, False: 2.0}
 _USUAL_CONCURRENCY = 16  # the estimate must not depend on the run's own: it would change the search
 MOST_CALLS = 10**7
-_PRICED: tuple[Role, ...] = ("optimizer", "task")
 # A strategy's own text in a request to the optimizer model, for the first such call's worst case.
 _WRITER_BYTES = 4000
 # The judge's: its form without the task's description, and how many questions a search usually shows it at once.
 _JUDGE_BYTES = 1500
 _N_MEASURED = 1000
+_PRICED_CALLS = 1000  # of a usual search; prices decide on options before its size is known
 _JUDGED_QUESTIONS = 3  # SPO's, arXiv 2502.06855
 
 
@@ -190,7 +190,7 @@ class Sizing:
 
     def writing_price(self) -> float | None:
         """Return how many answers of the task model a text of the optimizer model is worth; None = unknown."""
-        writer, answer = (self.usual(role, _N_MEASURED)[1] for role in _PRICED)
+        writer, answer = self.usual("optimizer", _PRICED_CALLS)[1], self.usual("task", _PRICED_CALLS)[1]
         return float(writer / answer) if writer is not None and answer else None
 
     def _usual_demos(self, n_calls: int) -> float:
