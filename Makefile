@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types cassettes lock clean
+.PHONY: demo test soak lint types cassettes lock clean
 
 demo: .venv/.ready  ## the main job on a bundled task with the built-in simulator
 	$(BIN)/promptopt optimize tasks/support/prompt.md --data support --model sim --budget-calls 1500
 
 test: .venv/.ready  ## the whole test suite, with the network shut
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+soak: .venv/.ready  ## what takes too long for every change: kills, faults and random input at length
+	$(BIN)/python -m pytest -m soak -n auto
 
 lint: .venv/.ready  ## lint and format check
 	$(BIN)/ruff check .
