@@ -334,7 +334,8 @@ def macro_f1(pairs: Sequence[tuple[str, str | None]], labels: Collection[str]) -
     """
     hits = Counter(right for right, named in pairs if right == named)
     sizes = Counter(right for right, _ in pairs) + Counter(named for _, named in pairs if named is not None)
-    return sum(2 * hits[label] / sizes[label] for label in labels if sizes[label]) / len(labels)
+    # exact, since a set of labels has another order in each process
+    return fsum(2 * hits[label] / sizes[label] for label in labels if sizes[label]) / len(labels)
 
 
 def log_e_values(wins: ArrayLike, losses: ArrayLike) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from math import exp, log, sqrt
 
 import numpy as np
@@ -379,3 +380,11 @@ def test_macro_f1_of_an_answer_of_no_class_is_that_of_a_wrong_one() -> None:
     assert stats.macro_f1([("a", "a"), ("b", "b")], ("a", "b")) == 1
     assert stats.macro_f1([("a", "a"), ("b", None)], ("a", "b")) == 0.5
     assert stats.macro_f1([("a", "a"), ("b", "a")], ("a", "b")) == pytest.approx(1 / 3)
+
+
+def test_macro_f1_does_not_hang_on_the_order_of_labels() -> None:
+    labels = [f"label {i}" for i in range(40)]
+    pairs: list[tuple[str, str | None]] = [(label, labels[i % 7]) for i, label in enumerate(labels * 3)]
+    pairs += [(label, label) for i, label in enumerate(labels) for _ in range(i % 5)]
+    found = {stats.macro_f1(pairs, random.Random(seed).sample(labels, 40)) for seed in range(50)}
+    assert len(found) == 1
