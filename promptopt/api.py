@@ -27,12 +27,13 @@ from promptopt.errors import ConfigError, nearest
 from promptopt.ledger import Stop
 from promptopt.plan import Plan, make_plan
 from promptopt.providers import closing
+from promptopt.replaying import Replayed, Replaying
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.scoring import Evaluating, Evaluation, Split
 from promptopt.tables import Table
 from promptopt.task import Task
-from promptopt.types import Budget, Prompt
+from promptopt.types import Budget, Metric, Prompt
 
 
 class Executable(Protocol):
@@ -141,6 +142,52 @@ def compared(plan: Plan, config: Path) -> Plan:
         return plan
     note = f"not the run that wrote {config}: an option, the data, a plug-in or the program differs"
     return replace(plan, notes=(*plan.notes, note))
+
+
+def plugged_task(name: str) -> Task:
+    """Return the task that is a plug-in of that name.
+
+    Raises:
+        ConfigError: there is none; data of a replay come from what was recorded.
+    """
+    from promptopt.tasks import plugged
+
+    found = plugged.find(name)
+    if found is None:
+        raise ConfigError(
+            f"--data {name}: rows come from the recording; here only a task of your own, path.py:Name"
+        )
+    return found
+
+
+def replay(
+    source: str | Path,
+    *,
+    prompt: str | Path | Prompt | None = None,
+    optimizer: str | None = None,
+    metric: str | Metric | None = None,
+    task: Task | None = None,
+) -> Replayed:
+    """Go through a finished run again without any model, and say whether it ends in the identical result.
+
+    Nothing is asked: every answer comes from the run's journal, or from its recording. So do prompt, rows and
+    settings; a metric, strategy or function of your own has to be given again.
+
+    Args:
+        source: a run folder, or a file that `promptopt record` made of one.
+        prompt: the prompt to begin with; None = the recorded one.
+        optimizer: the strategy; None = the recorded one.
+        metric: the metric; None = the recorded one.
+        task: the task, such as one with a `predict` function; None = the recorded one.
+
+    Raises:
+        ConfigError: there is nothing to replay, or code has to be given.
+        ReplayDiverged: something is asked that was not recorded; it says where, and how it differs.
+    """
+    found: Replayed = run_in_thread(
+        Replaying(Path(source), prompt=prompt, optimizer=optimizer, metric=metric, task=task)
+    )
+    return found
 
 
 async def aoptimize(

@@ -16,6 +16,7 @@ from promptopt import errors
 from promptopt.errors import (
     CallRefused,
     ProviderError,
+    ReplayDiverged,
     ReservationBroken,
     TaskError,
 )
@@ -233,6 +234,8 @@ def _settle(
     """Charge what a reply took; return the error that must end the run, if there is one."""
     if isinstance(reply, BaseException):
         lease.settle(call.key, worst_case, None)
+        if isinstance(reply, ReplayDiverged):
+            reply.path = reply.path or (f"root{path}" if path.startswith(":") else path)
         if isinstance(reply, CallRefused):
             state.refused[call.key] = reply
         return None if leaves_a_gap(reply) else reply

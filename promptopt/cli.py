@@ -44,6 +44,7 @@ from promptopt.cli_options import (
     Target,
     Tpm,
 )
+from promptopt.cli_replay import record, replay
 from promptopt.cli_run import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -237,6 +238,8 @@ def simulate(
 
 
 app.command("judge-check", cls=Command)(judge_check)
+app.command(cls=Command)(replay)
+app.command(cls=Command)(record)
 
 
 @app.command()

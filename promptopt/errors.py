@@ -112,7 +112,21 @@ class Interrupted(PromptoptError):
 
 
 class ReplayDiverged(PromptoptError):
-    """A run asks for something else than its journal holds at the same place."""
+    """A run asks for something else than its journal, or its recording, holds at the same place.
+
+    Args:
+        path: the place in the search: branch path, then `:` and the ordinal; "" = not known.
+        difference: what was recorded and what is asked now, as a unified diff; "" = not known.
+    """
+
+    def __init__(self, message: str, *, path: str = "", difference: str = "") -> None:
+        super().__init__(message)
+        self.message, self.path, self.difference = message, path, difference
+
+    def __str__(self) -> str:
+        """Return the message, the place and the difference."""
+        place = f" (at {self.path})" if self.path else ""
+        return f"{self.message}{place}" + (f"\n{self.difference}" if self.difference else "")
 
 
 class JournalError(PromptoptError, OSError):

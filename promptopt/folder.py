@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 from filelock import FileLock, Timeout
 
-from promptopt import chatfile, models_file, promptfile
+from promptopt import brief, chatfile, models_file, promptfile
 from promptopt.config import check_same, command_of, options_of, toml_value
 from promptopt.errors import ConfigError, JournalError
 from promptopt.journal import Journal
@@ -100,6 +100,7 @@ def agree_on_config(folder: Path, plan: Plan, journal: Journal, front_matter: st
         check_same(known, wanted, folder)
         journal.raise_budget(known["budget"], wanted["budget"])
     if known != wanted:
+        journal.keep_brief(brief.given_to(plan, front_matter), brief.settings_of(plan))
         journal.set_config(wanted)
     write(folder / INITIAL, promptfile.format_prompt(plan.task.initial, front_matter))
     write(folder / "config.toml", tomli_w.dumps(_config_toml(plan), multiline_strings=True))

@@ -29,6 +29,7 @@ from promptopt.journal import Journal, storable
 from promptopt.ledger import Stop
 from promptopt.pacing import Pacing, tokens_at_most
 from promptopt.providers import Transport
+from promptopt.tape import inserted
 from promptopt.types import Phase, Request, Response, Role
 
 # So many calls in a row that failed for good mean that the endpoint is down, not the request.
@@ -208,7 +209,9 @@ class Gateway:
         return random.uniform(ceiling_s / 2, ceiling_s)
 
     async def _attempt(self, call: Call) -> Response:
-        pace = None if self._pacing is None else self._pacing.of(call.request)
+        tape = inserted()
+        is_played = tape is not None and tape.is_closed
+        pace = None if self._pacing is None or is_played else self._pacing.of(call.request)
         if pace is None:
             async with self._slots:
                 return await self._attempt_now(call)
@@ -251,7 +254,9 @@ class Gateway:
         try:
             async with asyncio.timeout(timeout_s):
                 # the usual time, not what is left: litellm keeps open a client for each that it is given
-                return await transport.send(call.request, call.timeout_s)
+                send = functools.partial(transport.send, call.request, call.timeout_s)
+                tape = inserted()
+                return await (send() if tape is None else tape.answer(call.request, send))
         except (TimeoutError, CallTimedOut) as error:
             if call.phase in self.deadlines and time.monotonic() >= self.deadlines[call.phase]:
                 raise self._time_over() from error

@@ -26,10 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from promptopt.errors import JournalError
-from promptopt.types import Candidate, Demo, Phase, Prompt, Response, Role, Usage
+from promptopt.types import Candidate, Demo, Message, Phase, Prompt, Response, Role, Usage
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x50524F50  # "PROP": marks the file as ours
+
+# Kinds of events that hold what a run was given, and how it was set up.
+BRIEF, SETTINGS = "brief", "settings"
 
 _SCHEMA = """
 CREATE TABLE runs (run_id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, config TEXT NOT NULL);
@@ -240,6 +243,11 @@ class Journal:
         self._write("UPDATE runs SET config = ? WHERE run_id = ?", (text, self.run_id))
         self._flush()
 
+    def keep_brief(self, brief: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Store what the run was given, once, and its settings, anew after each raise of the budget."""
+        self.add_event(BRIEF, "", 0, brief)
+        self.add_event(SETTINGS, "", self._epoch, settings)
+
     def raise_budget(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Journal that the budget was raised; places of earlier epochs may then be asked anew."""
         number = self._epoch
@@ -273,6 +281,11 @@ class Journal:
         except sqlite3.Error as error:
             raise self._broken(error) from error
         return found
+
+    def request(self, key: bytes) -> tuple[Message, ...] | None:
+        """Return the messages that the answer of `key` answers; None = they are not kept, or there is none."""
+        row = self._db.execute("SELECT request FROM answers WHERE key = ?", (key,)).fetchone()
+        return None if row is None or row[0] is None else tuple(Message(*said) for said in json.loads(row[0]))
 
     def step_digest(self, step: Step) -> str | None:
         """Return the digest of the request at a place; None if the place is new in this epoch."""
@@ -355,7 +368,6 @@ class Journal:
 
     def _open_schema(self) -> None:
         db = self._db
-        application_id = db.execute("PRAGMA application_id").fetchone()[0]
         n_tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         if n_tables == 0:
             db.execute("PRAGMA journal_mode = WAL")
@@ -363,14 +375,7 @@ class Journal:
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
                 f"{_SCHEMA} COMMIT;"
             )
-        elif application_id != APPLICATION_ID:
-            raise JournalError(f"{self.path} is a database of another program; choose another --out folder")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
-            raise JournalError(
-                f"{self.path} has journal version {version}, this program reads {SCHEMA_VERSION}; "
-                "use the version that wrote it, or another --out folder"
-            )
+        check_schema(db, self.path)
         db.execute("PRAGMA synchronous = NORMAL")
 
     def _write(self, sql: str, values: Sequence[Any]) -> None:
@@ -414,6 +419,18 @@ class Journal:
         return JournalError(
             f"{self.path}: {error}; check the disk and that the file is a journal of promptopt, "
             "or choose another --out folder"
+        )
+
+
+def check_schema(db: sqlite3.Connection, path: Path | None) -> None:
+    """Raise JournalError unless a database is a journal of this version; sqlite3.Error if it is none at all."""
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise JournalError(f"{path} is a database of another program; choose another --out folder")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise JournalError(
+            f"{path} has journal version {version}, this program reads {SCHEMA_VERSION}; "
+            "use the version that wrote it, or another --out folder"
         )
 
 

@@ -20,13 +20,17 @@ NAME = "models.json"
 _PRICES = ("price_in", "price_out")
 
 
-def read(folder: Path) -> dict[str, Facts]:
-    """Return the facts that lie in a run's folder, by the question that they answer; none if they are outdated."""
+def read(folder: Path, *, is_any_version: bool = False) -> dict[str, Facts]:
+    """Return the facts that lie in a run's folder, by the question that they answer; none if they are outdated.
+
+    Args:
+        is_any_version: also those of another version of litellm, for who goes through the same run again.
+    """
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if found["litellm"] != version("litellm"):
+        if found["litellm"] != version("litellm") and not is_any_version:
             return {}
-        return {question: _facts(fields) for question, fields in found["facts"].items()}
+        return facts_of(found["facts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
         return {}  # absent, or spoiled: they are looked up again
 
@@ -34,8 +38,23 @@ def read(folder: Path) -> dict[str, Facts]:
 def text(folder: Path, specs: Iterable[ModelSpec]) -> str:
     """Return the file with the facts of these models added to those that lie in a run's folder."""
     facts = {**read(folder), **{spec.question: spec.facts for spec in specs if not spec.is_simulated}}
+    return json.dumps({"litellm": version("litellm"), "facts": rows_of(facts)}, indent=2) + "\n"
+
+
+def rows_of(facts: Mapping[str, Facts]) -> dict[str, dict[str, Any]]:
+    """Return facts by question, as JSON."""
     rows = {question: asdict(known) for question, known in sorted(facts.items())}
-    return json.dumps({"litellm": version("litellm"), "facts": rows}, indent=2, default=str) + "\n"
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(rows, default=str))
+    return plain
+
+
+def facts_of(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Facts]:
+    """Return facts by question from their JSON.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, InvalidOperation: they are none.
+    """
+    return {question: _facts(fields) for question, fields in rows.items()}
 
 
 def _facts(fields: Mapping[str, Any]) -> Facts:

@@ -52,6 +52,7 @@ class Plan:
         notes: sentences for the screen.
         data_digest: of all rows in their splits, before any was left out of the proof or held out.
         all_dev: dev with the hold-out, in the order of the data.
+        given: the task as it was given, before any row was left out.
         source: where prompt and data came from, for config.toml.
         auto: the budget's name, where `limit` has its calls; None = it has none.
     """
@@ -75,6 +76,7 @@ class Plan:
     notes: tuple[str, ...]
     data_digest: str
     all_dev: tuple[Example, ...]
+    given: Task
     source: Mapping[str, Any] = field(default_factory=dict)
     auto: str | None = None
 
@@ -154,7 +156,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     max_prompt_tokens = settings.max_prompt_tokens or max(2000, 4 * prompt_tokens(task.initial))
     if (n := prompt_tokens(task.initial)) > max_prompt_tokens:
         raise ConfigError(f"the prompt has about {n} tokens; raise --max-prompt-tokens above that")
-    data_digest = _data_digest(task)
+    data_digest, whole = _data_digest(task), task
     sizing = Sizing(task, settings, models, optimizer, max_prompt_tokens)
     if "optimizer" in models and settings.budget.usd is not None and (ratio := sizing.writing_price()) is not None:
         optimizer, note = registry.at_price(optimizer, ratio)
@@ -205,6 +207,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
         notes=tuple(said),
         data_digest=data_digest,
         all_dev=task.dev,
+        given=whole,
         auto=auto,
     )
     return plan.with_holdout(n_held)

@@ -200,6 +200,17 @@ def as_json(fields: Mapping[str, Any]) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n"
 
 
+def lasting(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a `result.json` without what another session of the same run may say otherwise.
+
+    That is: times, how many calls were live or lost in flight, and the version of the program.
+    """
+    kept = {key: value for key, value in fields.items() if key not in ("duration_s", "version")}
+    for part, names in (("spend", ("attempts", "lost_in_flight")), ("evaluations", ("cached",))):
+        kept[part] = {key: value for key, value in fields[part].items() if key not in names}
+    return kept
+
+
 def split_score(values: list[float]) -> SplitScore | None:
     """Return the mean of `values` with its interval; None if there are none."""
     if not values:

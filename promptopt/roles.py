@@ -9,7 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, get_args
 
-from promptopt import models_file
+from promptopt import models_file, tape
 from promptopt.address import check_address
 from promptopt.bound import MOST_AMOUNT, MOST_LENGTH, MOST_PRICE, number
 from promptopt.config import Settings
@@ -146,8 +146,9 @@ def find_models(settings: Settings, needs: frozenset[str], roles: tuple[Role, ..
         raise ConfigError(
             f"--set-model {unused[0]}: this run has no {unused[0]} model (it has {', '.join(names)})"
         )
-    known = {} if settings.out is None else models_file.read(settings.out)
+    known = tape.known_facts({} if settings.out is None else models_file.read(settings.out))
     models = {role: _find(name, role, settings, known) for role, name in names.items()}
+    tape.keep_facts({spec.question: spec.facts for spec in models.values() if not spec.is_simulated})
     _check_prices(models, settings)
     return models
 

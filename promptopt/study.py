@@ -37,6 +37,7 @@ from promptopt.gateway import Call
 from promptopt.journal import Step
 from promptopt.judging import Hearing, Verdict
 from promptopt.ledger import Amount, Lease
+from promptopt.tape import nearest_difference
 from promptopt.task import Task
 from promptopt.template import render_inputs, substitute, tagged
 from promptopt.tokens import TokenizedPrompt, tokenized
@@ -473,10 +474,12 @@ class Study:
         if known is None:
             self._state.journal.add_step(step, call.request.digest)
         elif known != call.request.digest:
+            before = self._state.journal.request(bytes.fromhex(known))
             raise ReplayDiverged(
                 f"the run asks for something else than its journal at path {step.path or 'root'!r}, ordinal "
                 f"{step.ordinal}, item {step.item}: the strategy, the prompt or the data changed since; "
-                "start anew in another --out folder"
+                "start anew in another --out folder",
+                difference="" if before is None else nearest_difference(call.request.messages, [before]),
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ class JsonSchema:
         name: as the user gave it, `json-schema:FILE.json`.
         schema: the schema; without `$schema` it is taken for draft 2020-12. It may only refer to itself.
         digest: of the file's text.
+        text: the file's text, which a recording of a run holds.
     """
 
     name: str
     schema: Any
     digest: str = ""
     finder: Finder = Finder()
+    text: str = field(default="", compare=False, repr=False)
 
     def score(self, reply: str, example: Example) -> Score:
         """Return 1 if the answer's JSON fits the schema, else 0 with what fits least.
@@ -124,7 +126,7 @@ def load_schema(name: str, file: str, finder: Finder) -> JsonSchema:
         raise ConfigError(message) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{place}: not JSON ({error}); correct it") from error
-    metric = JsonSchema(name, schema, digest(text), finder)
+    metric = JsonSchema(name, schema, digest(text), finder, text)
     _check(metric, place)
     return metric
 

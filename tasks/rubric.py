@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptopt.decoding import decode
@@ -63,12 +63,14 @@ class Rubric:
         principles: what a reply is judged by, 1 to 20 texts.
         context: what else the file says; "" = nothing.
         digest: of the file's text, so that a changed rubric can be told from the old one.
+        text: the file's text, which a recording of a run holds.
     """
 
     name: str
     principles: tuple[str, ...]
     context: str
     digest: str
+    text: str = field(default="", compare=False, repr=False)
 
     def score(self, reply: str, example: Example) -> Score:
         """Raise TaskError: a model is asked for the score.
@@ -131,7 +133,7 @@ def load(name: str) -> Rubric:
             f"metric {name!r}: {path} holds {len(principles)} principles, and a judge is asked {MAX_PRINCIPLES} "
             "at most; merge some, or leave the less important ones out"
         )
-    return Rubric(name, principles, context, digest(text))
+    return Rubric(name, principles, context, digest(text), text)
 
 
 def _text(name: str, path: Path) -> str:

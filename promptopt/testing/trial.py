@@ -18,7 +18,7 @@ from typing import Any
 from promptopt.asking import RunState
 from promptopt.journal import Journal
 from promptopt.plan import Plan
-from promptopt.result import Result
+from promptopt.result import Result, lasting
 from promptopt.run import Run
 from promptopt.testing.double import Double
 from promptopt.types import Candidate, Phase, Request
@@ -96,12 +96,7 @@ def execute(
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Return a result without what may differ between sessions: times, and what was live or not."""
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    del result["duration_s"]
-    for key in ("attempts", "lost_in_flight"):
-        del result["spend"][key]
-    del result["evaluations"]["cached"]
-    return result
+    return lasting(json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
 
 def difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
