@@ -1,9 +1,9 @@
 """A pytest plug-in for pipelines that call promptopt: record the models' answers once, then test without them.
 
 The fixture `promptopt_recording` plays the recording of its test, and makes live calls impossible: a call that
-was not recorded fails the test with ReplayDiverged, which says where and how it differs. `--promptopt-record=new`
-makes the calls that are missing and adds them; `all` makes them all anew. Recordings lie in the folder `recordings`
-beside the test's file (setting `promptopt_recordings`), one for each test, or where
+was not recorded fails the test with ReplayDiverged, which says where and how it differs.
+`--promptopt-record=new` makes the calls that are missing and adds them; `all` makes them all anew. Recordings lie
+in the folder `recordings` beside the test's file (setting `promptopt_recordings`), one for each test, or where
 `@pytest.mark.promptopt_recording("run.jsonl")` says, which may be a file of `promptopt record`.
 """
 
@@ -72,13 +72,14 @@ def promptopt_recording(request: pytest.FixtureRequest) -> Iterator[Tape]:
 def _tape(path: Path, mode: Mode, test: str) -> Tape:
     """Return the tape that holds what a file holds, if there is one."""
     from promptopt import recording
-    from promptopt.tape import Tape
+    from promptopt.tape import CHANGED, Tape
 
-    remedy = f"record them with a key at hand: pytest {_OPTION}=new {test}"
+    remedy = f"record what is missing, with a key at hand: pytest {_OPTION}=new {test}"
     if not path.exists():
-        return Tape(mode, name=f"{path} (which is not there yet)", remedy=remedy)
+        return Tape(mode, name=str(path), why=f"the file is not there yet; {remedy}")
     found = recording.read(path)
-    return Tape(mode, found.calls(), dict(found.facts), name=str(path), remedy=remedy)
+    why = f"{CHANGED}; put them back, or {remedy}"
+    return Tape(mode, found.calls(), dict(found.facts), name=str(path), why=why)
 
 
 def _path(request: pytest.FixtureRequest) -> Path:

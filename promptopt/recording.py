@@ -1,24 +1,23 @@
 """Recordings: one file of JSON lines that holds recorded calls, and what a run was given if it is that of a run.
 
 `promptopt record` makes one of a run folder; the pytest plug-in makes and plays them for tests. A line is an
-object with one key that says what it is: the header, `facts` of models, a run's `result` and `best` prompt, a row of
-the journal (see promptopt.transcript), or a `refusal`. No line holds code or a key.
+object with one key that says what it is: the header, `facts` of models, a run's `result` and `best` prompt, a row
+of the journal (see promptopt.transcript), or a `refusal`. No line holds code or a key.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from promptopt import models_file, transcript
+from promptopt import folder, models_file, transcript
 from promptopt.errors import ConfigError, JournalError
 from promptopt.facts import Facts
-from promptopt.journal import BRIEF, SETTINGS
+from promptopt.journal import BRIEF, SETTINGS, storable
 from promptopt.result import package_version
 from promptopt.tape import Recorded, Tape, refusal_class
 from promptopt.template import render
@@ -88,27 +87,27 @@ class Recording:
         return {**answered, **self.refusals}
 
 
-def of_run(folder: Path) -> Recording:
+def of_run(place: Path) -> Recording:
     """Return the recording that a run folder amounts to.
 
     Raises:
         ConfigError: it holds no run, or one that was not proved to its end.
     """
     try:
-        rows = tuple(transcript.rows_of(folder / "journal.db"))
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        best = (folder / "best.md").read_text(encoding="utf-8")
+        rows = tuple(transcript.rows_of(place / "journal.db"))
+        result = json.loads((place / "result.json").read_text(encoding="utf-8"))
+        best = (place / "best.md").read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{folder} has no {Path(error.filename).name}: its run has not ended; repeat the command that began it"
+            f"{place} has no {Path(error.filename).name}: its run has not ended; repeat the command that began it"
         ) from error
     except JournalError as error:
         raise ConfigError(str(error)) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} cannot be read ({error}); is it the folder of a run?") from error
-    facts = models_file.read(folder, is_any_version=True)
-    found = Recording(str(folder), facts, rows, result=_checked_result(result, str(folder)), best=best)
-    return replace(found, rows=tuple(_with_requests(found, transcript.pairs_of(folder / "journal.db"))))
+        raise ConfigError(f"{place} cannot be read ({error}); is it the folder of a run?") from error
+    facts = models_file.read(place, is_any_version=True)
+    found = Recording(str(place), facts, rows, result=_checked_result(result, str(place)), best=best)
+    return replace(found, rows=tuple(_with_requests(found, transcript.pairs_of(place / "journal.db"))))
 
 
 def of_tape(tape: Tape, name: str, *, keeps_all: bool) -> Recording:
@@ -130,16 +129,12 @@ def write(recording: Recording, path: Path) -> None:
     Raises:
         JournalError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.part")
+    text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in _lines(recording))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            for line in _lines(recording):
-                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise JournalError(f"{path} cannot be written ({error.strerror}); choose another place") from error
+    folder.write(path, storable(text))
 
 
 def read(path: Path) -> Recording:

@@ -16,7 +16,7 @@ from promptopt.config import load_prompt, set_initial
 from promptopt.errors import ConfigError, ReplayDiverged
 from promptopt.journal import Journal
 from promptopt.ledger import Stop
-from promptopt.plan import Plan, make_plan, predict_identity
+from promptopt.plan import Plan, make_plan, name_in_folder, predict_identity
 from promptopt.providers import LitellmTransport
 from promptopt.result import Result, lasting
 from promptopt.run import Run
@@ -151,9 +151,16 @@ def _check_predict(found: Mapping[str, Any], given: Task) -> None:
 
 
 def _steady(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a result that must be the same; where time ended a run, its last failure need not be."""
+    """Return the part of a result that must be the same.
+
+    Where plug-ins lie need not be; nor, where time ended a run, the last failure before.
+    """
     kept = lasting(fields)
-    return {**kept, "reason": re.sub(r"(the time is over);.*", r"\1", str(kept["reason"]), flags=re.DOTALL)}
+    reason = re.sub(r"(the time is over);.*", r"\1", str(kept["reason"]), flags=re.DOTALL)
+    task = kept["task"] if isinstance(kept.get("task"), Mapping) else {}
+    metric = name_in_folder(str(task.get("metric")))
+    named = {"optimizer": name_in_folder(str(kept.get("optimizer"))), "task": {**task, "metric": metric}}
+    return {**kept, **named, "reason": reason}
 
 
 def _apart(key: str, then: Any, now: Any) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["none", "new", "all"]
 
+CHANGED = "the prompt, the data, the settings or the code changed since it was made"
 _CONTEXT = 2  # equal lines shown around a difference
 _MOST_COMPARED = 500  # recorded requests that the nearest one is sought among
 _MOST_LINES = 40
@@ -44,7 +45,7 @@ class Recorded:
     messages: tuple[Message, ...] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Tape:
     """Recorded calls by the digest of their request, and what becomes of others.
 
@@ -53,14 +54,14 @@ class Tape:
             made anew, once, and taped.
         facts: what is known of models, by question (see `ModelSpec.question`).
         name: what the recording is called in messages.
-        remedy: what to do where it lacks a call.
+        why: why it may lack a call, and what to do then.
     """
 
     mode: Mode = "none"
     calls: dict[str, Recorded] = field(default_factory=dict)
     facts: dict[str, Facts] = field(default_factory=dict)
     name: str = "the recording"
-    remedy: str = "make it anew"
+    why: str = f"{CHANGED}; put them back, or make it anew"
     taped: dict[str, Recorded] = field(default_factory=dict)
     played: set[str] = field(default_factory=set)
 
@@ -95,8 +96,7 @@ class Tape:
         """Return the error that a request which nobody recorded is, with how it differs from the nearest one."""
         said = [call.messages for call in self.calls.values() if call.messages is not None]
         return ReplayDiverged(
-            f"{self.name} has no answer to a call of {request.model}: the prompt, the data, the settings or the "
-            f"code changed since it was made; put them back, or {self.remedy}",
+            f"{self.name} has no answer to a call of {request.model}: {self.why}",
             difference=nearest_difference(request.messages, said),
         )
 
