@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,11 @@ def agree_on_config(folder: Path, plan: Plan, journal: Journal, front_matter: st
         ConfigError: the folder holds a run of another configuration; the message names the difference.
     """
     wanted, known = plan.identity(), journal.config()
+    if not known and (folder / "result.json").exists():
+        raise ConfigError(
+            f"{folder / 'journal.db'} is empty, though result.json says that a run has ended here: it was cut or "
+            "replaced; put the journal back, or choose another --out"
+        )
     if known and known != wanted:
         check_same(known, wanted, folder)
         journal.raise_budget(known["budget"], wanted["budget"])
@@ -118,6 +124,8 @@ def write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="\n")
         draft.replace(path)
     except OSError as error:
+        with suppress(OSError):  # it may never have been made
+            draft.unlink()
         raise JournalError(f"{path} cannot be written: {error.strerror}; the journal holds all answers") from error
 
 

@@ -67,6 +67,8 @@ _SELECT_ANSWERS = """SELECT text, input_tokens, output_tokens, cached_tokens, re
     latency_s, finish_reason, logprobs, key FROM answers WHERE key IN ({})"""
 # Keys that one statement looks up; SQLite takes 999 parameters at least.
 _MOST_KEYS = 500
+# SQLite takes a shorter file for a new one, and writes over it.
+_LEAST_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,8 @@ class Journal:
     def raise_budget(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Journal that the budget was raised; places of earlier epochs may then be asked anew."""
         number = self._epoch
-        row = self._db.execute("SELECT COALESCE(MAX(answer_id), 0) FROM answers").fetchone()
-        payload = {"before": dict(before), "after": dict(after), "answers": row[0]}
+        last = self._select("SELECT COALESCE(MAX(answer_id), 0) FROM answers")[0][0]
+        payload = {"before": dict(before), "after": dict(after), "answers": last}
         self.add_event("budget raised", "", number, payload)
         self._flush()
         self._epoch = number + 1
@@ -261,9 +263,7 @@ class Journal:
 
     def config(self) -> dict[str, Any]:
         """Return the stored configuration; empty for a new run."""
-        row = self._db.execute("SELECT config FROM runs WHERE run_id = ?", (self.run_id,)).fetchone()
-        loaded: dict[str, Any] = json.loads(row[0])
-        return loaded
+        return self._object(self._select("SELECT config FROM runs WHERE run_id = ?", self.run_id)[0][0])
 
     def answer(self, key: bytes) -> Response | None:
         """Return the journaled answer of `key`; None if there is none."""
@@ -272,54 +272,48 @@ class Journal:
     def answers(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
         """Return those answers of `keys` that are journaled."""
         found = {}
-        try:
-            for start in range(0, len(keys), _MOST_KEYS):
-                some = keys[start : start + _MOST_KEYS]
-                marks = ",".join("?" * len(some))
-                for *row, key in self._db.execute(_SELECT_ANSWERS.format(marks), some):
+        for start in range(0, len(keys), _MOST_KEYS):
+            some = keys[start : start + _MOST_KEYS]
+            marks = ",".join("?" * len(some))
+            for *row, key in self._select(_SELECT_ANSWERS.format(marks), *some):
+                try:
                     found[key] = _response(*row)
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+                except (TypeError, ValueError, ArithmeticError) as error:  # a damaged row
+                    raise self._broken(error) from error
         return found
 
     def request(self, key: bytes) -> tuple[Message, ...] | None:
         """Return the messages that the answer of `key` answers; None = they are not kept, or there is none."""
-        row = self._db.execute("SELECT request FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None or row[0] is None else tuple(Message(*said) for said in json.loads(row[0]))
+        rows = self._select("SELECT request FROM answers WHERE key = ? AND request IS NOT NULL", key)
+        return tuple(Message(*said) for said in json.loads(rows[0][0])) if rows else None
 
     def step_digest(self, step: Step) -> str | None:
         """Return the digest of the request at a place; None if the place is new in this epoch."""
-        row = self._db.execute(
+        rows = self._select(
             "SELECT digest FROM steps WHERE run_id = ? AND path = ? AND ordinal = ? AND item = ? AND epoch = ?",
-            (self.run_id, step.path, step.ordinal, step.item, self._epoch),
-        ).fetchone()
-        return row[0] if row else None
+            *(self.run_id, step.path, step.ordinal, step.item, self._epoch),
+        )
+        return rows[0][0] if rows else None
 
     def next_attempt_id(self) -> int:
         """Return the id that the next attempt gets."""
-        row = self._db.execute("SELECT COALESCE(MAX(attempt_id), 0) + 1 FROM attempts").fetchone()
-        return int(row[0])
+        return int(self._select("SELECT COALESCE(MAX(attempt_id), 0) + 1 FROM attempts")[0][0])
 
     def elapsed_s(self) -> float:
         """Return the seconds that all earlier sessions of the run lasted."""
-        row = self._db.execute(
-            "SELECT COALESCE(SUM(elapsed_s), 0) FROM sessions WHERE run_id = ?", (self.run_id,)
-        ).fetchone()
-        return float(row[0])
+        sql = "SELECT COALESCE(SUM(elapsed_s), 0) FROM sessions WHERE run_id = ?"
+        return float(self._select(sql, self.run_id)[0][0])
 
     def attempt_counts(self) -> dict[str, int]:
         """Return how many live attempts ended in each way ("ok", "lost", an error's class)."""
-        rows = self._db.execute(
-            "SELECT COALESCE(outcome, 'in flight'), COUNT(*) FROM attempts WHERE run_id = ? GROUP BY 1",
-            (self.run_id,),
-        )
-        return dict(rows.fetchall())
+        sql = "SELECT COALESCE(outcome, 'in flight'), COUNT(*) FROM attempts WHERE run_id = ? GROUP BY 1"
+        return dict(self._select(sql, self.run_id))
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield the run's candidates in the order of their birth."""
-        rows = self._db.execute(
+        rows = self._select(
             "SELECT instruction, demos, parents, operator, note FROM candidates WHERE run_id = ? ORDER BY birth",
-            (self.run_id,),
+            self.run_id,
         )
         for instruction, demos, parents, operator, note in rows:
             shown = tuple(
@@ -330,23 +324,20 @@ class Journal:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the payloads of all events of a kind, in path order."""
-        rows = self._db.execute(
-            "SELECT payload FROM events WHERE run_id = ? AND kind = ? ORDER BY path, number",
-            (self.run_id, kind),
-        )
-        return [json.loads(row[0]) for row in rows]
+        sql = "SELECT payload FROM events WHERE run_id = ? AND kind = ? ORDER BY path, number"
+        return [self._object(text) for (text,) in self._select(sql, self.run_id, kind)]
 
     def earlier_uses(self) -> Iterator[tuple[bytes, Role, Phase, Response]]:
         """Yield key, role, phase and answer of all that the run used before its budget was last raised."""
         if self._epoch == 0:
             return
         last = self.events("budget raised")[-1]["answers"]
-        rows = self._db.execute(
+        rows = self._select(
             "SELECT key, role, phase FROM uses JOIN answers USING (answer_id) WHERE run_id = ? AND answer_id <= ? "
             "ORDER BY answer_id",
-            (self.run_id, last),
+            *(self.run_id, last),
         )
-        for key, role, phase in rows.fetchall():
+        for key, role, phase in rows:
             response = self.answer(key)
             assert response is not None
             yield key, role, phase, response
@@ -354,21 +345,21 @@ class Journal:
     def evaluated(self) -> set[tuple[str, str]]:
         """Return the ids of candidate and example of every cell that the run has evaluated."""
         sql = "SELECT candidate_id, example_id FROM evaluations WHERE run_id = ?"
-        return set(self._db.execute(sql, (self.run_id,)).fetchall())
+        return set(self._select(sql, self.run_id))
 
     def event(self, kind: str, path: str) -> dict[str, Any]:
         """Return the payload of the first event of a kind at a place; empty if there is none."""
-        row = self._db.execute(
-            "SELECT payload FROM events WHERE run_id = ? AND path = ? AND number = 0 AND kind = ?",
-            (self.run_id, path, kind),
-        ).fetchone()
-        return json.loads(row[0]) if row else {}
+        sql = "SELECT payload FROM events WHERE run_id = ? AND path = ? AND number = 0 AND kind = ?"
+        rows = self._select(sql, self.run_id, path, kind)
+        return self._object(rows[0][0]) if rows else {}
 
     # Inside -------------------------------------------------------------------------------------
 
     def _open_schema(self) -> None:
         db = self._db
         n_tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if n_tables == 0 and self.path is not None and 0 < self.path.stat().st_size < _LEAST_BYTES:
+            raise JournalError(f"{self.path} is cut short, or no journal at all; choose another --out folder")
         if n_tables == 0:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(
@@ -376,6 +367,7 @@ class Journal:
                 f"{_SCHEMA} COMMIT;"
             )
         check_schema(db, self.path)
+        _check_length(db, self.path)
         db.execute("PRAGMA synchronous = NORMAL")
 
     def _write(self, sql: str, values: Sequence[Any]) -> None:
@@ -410,15 +402,44 @@ class Journal:
             raise self._broken(error) from error
 
     def _count_events(self, kind: str) -> int:
-        row = self._db.execute(
-            "SELECT COUNT(*) FROM events WHERE run_id = ? AND kind = ?", (self.run_id, kind)
-        ).fetchone()
-        return int(row[0])
+        sql = "SELECT COUNT(*) FROM events WHERE run_id = ? AND kind = ?"
+        return int(self._select(sql, self.run_id, kind)[0][0])
+
+    def _select(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query.
+
+        Raises:
+            JournalError: the file is damaged, or gone.
+        """
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _object(self, text: Any) -> dict[str, Any]:
+        """Return what stands in a column of JSON objects."""
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._broken(error) from error
+        return found
 
     def _broken(self, error: Exception) -> JournalError:
         return JournalError(
             f"{self.path}: {error}; check the disk and that the file is a journal of promptopt, "
             "or choose another --out folder"
+        )
+
+
+def _check_length(db: sqlite3.Connection, path: Path | None) -> None:
+    """Raise JournalError if a file without a write-ahead log is shorter than it says: its end was cut off."""
+    if path is None or path.with_name(f"{path.name}-wal").stat().st_size:
+        return
+    n_bytes = db.execute("PRAGMA page_count").fetchone()[0] * db.execute("PRAGMA page_size").fetchone()[0]
+    if path.stat().st_size < n_bytes:
+        raise JournalError(
+            f"{path} has {path.stat().st_size} bytes instead of {n_bytes}: its end was cut off; put the whole "
+            "file back, or choose another --out folder"
         )
 
 

@@ -78,9 +78,9 @@ def start(words: Sequence[str]) -> subprocess.Popen[str]:
 def run_killed(words: Sequence[str], folder: Path, service: Counting, moments: Sequence[int]) -> Ended:
     """Run to the end, killed as soon as the endpoint has got so many requests, for each number in `moments`."""
     service.asked = Counter()
-    n_kills, deadline = 0, time.monotonic() + _PATIENCE_S
+    n_kills = 0
     for moment in (*moments, None):
-        process = start(words)
+        process, deadline = start(words), time.monotonic() + _PATIENCE_S
         try:
             while process.poll() is None and (moment is None or service.n_asked < moment):
                 assert time.monotonic() < deadline, f"{words} does not end"
