@@ -85,6 +85,11 @@ def find(kind: Kind, name: str) -> Plugin | None:
     return _from_module(name, name, f"{kind.what} {name!r}") if _MODULE.fullmatch(name) else None
 
 
+def is_code(name: str) -> bool:
+    """Return whether `name` is written as that of a file or module, which is run when it is looked for."""
+    return ".py:" in name or _MODULE.fullmatch(name) is not None
+
+
 def check_unshared(kind: Kind, name: str) -> None:
     """Raise ConfigError if `name` is built in and a package lists one of that name too."""
     _entry(kind, name)

@@ -3,7 +3,8 @@
 Keys are the command line's options without their dashes in front: `budget-usd`, `data`; `prompt-file` is the
 prompt. Options that may be repeated are lists or tables: `[set]`, `[set-model.optimizer]`. A table named after a
 command, `[evaluate]`, holds for it alone. What stands on the command line wins, then a file that `--config` names,
-then the front matter, then `promptopt.toml` in the working folder.
+then the front matter, then `promptopt.toml` in the working folder. Plug-ins that are files or modules are code: only
+the command line and a file that `--config` names can have them run.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptopt import promptfile
+from promptopt import plugin, promptfile
 from promptopt.errors import ConfigError, nearest
 
 # What a run writes into its config.toml besides options.
@@ -25,6 +27,8 @@ RECORD = "run"
 COMMANDS = ("optimize", "evaluate")
 # Values that may name files: relative ones are looked for beside the settings file.
 _PATHS = ("prompt-file", "data", "metric", "optimizer")
+# Values that may name a file or module of code.
+_CODE = ("data", "metric", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,32 @@ def front_matter(path: Path, keys: Sequence[str], repeated: Sequence[str]) -> tu
         if key in keys
     }
     return said, set(file.settings)
+
+
+def check_code(said: Mapping[str, Said], config: Path | None) -> None:
+    """Check that no file but the one that `--config` names has a plug-in's file or module run.
+
+    Args:
+        said: what files say of options that the command line does not give.
+
+    Raises:
+        ConfigError: one does; a prompt file, and what lies in a folder, may be a stranger's.
+    """
+    for key, one in said.items():
+        if key in _CODE and isinstance(one.value, str) and one.source != str(config):
+            check_no_code(key, one.value, one.source)
+
+
+def check_no_code(key: str, name: str, source: str) -> None:
+    """Raise ConfigError if the value `name` of an option has code run; `source` is the file that holds it."""
+    from promptopt.tasks import metrics
+
+    is_code = metrics.is_code(name) if key == "metric" else plugin.is_code(name)
+    if is_code and not (key == "data" and os.path.exists(name)):
+        raise ConfigError(
+            f"{source}: {key} {name!r} is code, which runs only where the command line names it: write --{key} "
+            f"{shlex.quote(name)} there, or --config FILE with a settings file of your own"
+        )
 
 
 def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
