@@ -126,7 +126,9 @@ class Check:
         asked = [self._request(row) for row in self.rows if row.reply.strip()]
         worst = [self.judge.worst_case(request) for request in asked]
         n = min(self.repeats * len(asked), self.limit.calls)
-        n_bytes = sum(len(message.content.encode()) for request in asked for message in request.messages)
+        n_bytes = sum(
+            len(message.content.encode("utf-8", "replace")) for request in asked for message in request.messages
+        )
         n_in = n_bytes * n // (4 * max(1, len(asked)))
         n_out = n * min(self.judge.max_tokens, RATING_WORDS[self.judge.is_simulated])
         # With the longest of each kind, where the budget ends before all are rated; see `_rate` on the repairs.

@@ -13,21 +13,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from promptopt.decoding import read_bytes
 from promptopt.facts import Facts
 from promptopt.providers import ModelSpec
 
 NAME = "models.json"
 _PRICES = ("price_in", "price_out")
+_MOST_BYTES = 10_000_000
+_SPOILED = (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation, RecursionError)
 
 
 def read(folder: Path) -> dict[str, Facts]:
     """Return the facts that lie in a run's folder, by the question that they answer; none if they are outdated."""
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(folder / NAME, _MOST_BYTES))
         if found["litellm"] != version("litellm"):
             return {}
         return {question: _facts(fields) for question, fields in found["facts"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
+    except _SPOILED:
         return {}  # absent, or spoiled: they are looked up again
 
 

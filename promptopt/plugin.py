@@ -19,9 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from promptopt.decoding import read_text
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import digest
 
+_MOST_BYTES = 10_000_000
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
@@ -164,7 +166,7 @@ def _source(kind: Kind, name: str) -> str:
     """Return the text of the file of a plug-in named `path.py:Name`."""
     path, what = Path(name.rpartition(":")[0]), f"{kind.what} {name!r}"
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, _MOST_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{what}: there is no file {path}; {_near_file(path)}") from None
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Code of a plug-in's file or module runs only where the command line names it, never from a file that came along."""
+"""Code of a plug-in's file or module runs only where the command line names it."""
 
 from __future__ import annotations
 
