@@ -3,8 +3,8 @@
 Keys are the command line's options without their dashes in front: `budget-usd`, `data`; `prompt-file` is the
 prompt. Options that may be repeated are lists or tables: `[set]`, `[set-model.optimizer]`. A table named after a
 command, `[evaluate]`, holds for it alone. What stands on the command line wins, then a file that `--config` names,
-then the front matter, then `promptopt.toml` in the working folder. Plug-ins that are files or modules are code: none
-but the command line and a file that `--config` names can have them run.
+then the front matter, then `promptopt.toml` in the working folder. Plug-ins that are files or modules are code:
+none but the command line and a file that `--config` names can have them run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every malformed or hostile input ends in one clear error or a right result, without traceback, hang or remains."""
+"""Every malformed or hostile input ends in one clear error or a right result: no traceback, no hang, no rest."""
 
 from __future__ import annotations
 
