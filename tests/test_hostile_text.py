@@ -155,7 +155,10 @@ def material(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(PLUG)
     (tmp_path / "bad.py").write_text(f"def f(reply, example):\n    raise ValueError({ESCAPES!r} * 9)\n")
     (tmp_path / "r.md").write_text("- It is right.\n- It is short.\n")
-    judged = [{"id": ESCAPES + str(i), "q": ESCAPES, "reply": f"x{i}{ESCAPES}", "score": i % 2} for i in range(8)]
+    judged = [
+        {"id": ESCAPES + str(i), "q": ESCAPES, "reply": f"x{i}{ESCAPES}", "score": i % 2, "target": "x"}
+        for i in range(8)
+    ]
     (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, judged)))
 
 
