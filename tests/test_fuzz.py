@@ -37,8 +37,8 @@ from promptopt.tasks import answer, metrics, pattern, rubric
 from promptopt.tasks.json_metrics import JsonSchema
 from promptopt.types import Demo, Example, Prompt
 
-SHORT = 60
-PROFILES = [pytest.param(SHORT, id="short"), pytest.param(4000, id="long", marks=pytest.mark.soak)]
+SHORT = 50
+PROFILES = [pytest.param(SHORT, id="short"), pytest.param(1000, id="long", marks=pytest.mark.soak)]
 
 MARKS = [
     *(
@@ -544,7 +544,7 @@ def seconds(work: Callable[[str], object], text: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "n", [pytest.param(4_000, id="short"), pytest.param(60_000, marks=pytest.mark.soak, id="long")]
+    "n", [pytest.param(3_000, id="short"), pytest.param(60_000, marks=pytest.mark.soak, id="long")]
 )
 @pytest.mark.parametrize("reader", READERS)
 def test_time_is_linear_in_what_an_adversary_writes(reader: str, n: int) -> None:

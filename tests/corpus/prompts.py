@@ -39,7 +39,7 @@ ENCODINGS = [
     prompt("NUL", PROMPT + "\n\x00", r"prompt\.md:2: holds NUL bytes"),
     prompt("NUL in UTF-16", (PROMPT + "\n\x00").encode("utf-16"), r"prompt\.md:2: holds a NUL character"),
     prompt("10 MB", lambda path: path.write_bytes(b"x" * 10**7), r"10000000 bytes; .* at most 1000000.*--data"),
-    prompt("300 kB of text", lambda path: path.write_text(PROMPT + "\n" + "word " * 60_000)),
+    prompt("100 kB of text", lambda path: path.write_text(PROMPT + "\n" + "word " * 20_000)),
     prompt("10 GB of holes", hole(10**10), r"10000000000 bytes; .* at most"),
     prompt("no byte", b"", r"prompt\.md: is empty"),
     prompt("a mark alone", b"\xef\xbb\xbf", r"prompt\.md: is empty"),
@@ -87,8 +87,8 @@ PLACEHOLDERS = [
     prompt("JSON", '{{"a": {"b": 1}}} {"item": 2} {{item}}'),
     prompt("Jinja block", "a\n{% for x in y %}", r"prompt\.md:2: template tag \{% \.\.\. %\}"),
     prompt("Jinja comment", "{# x #}", r"prompt\.md:1: template tag"),
-    prompt("ten thousand", "{{item}}" * 10_000),
-    prompt("a hundred thousand braces", "{" * 100_000),
+    prompt("two thousand", "{{item}}" * 2_000),
+    prompt("fifty thousand braces", "{" * 50_000),
     prompt("braces in turn", "{a}{" * 5_000),
 ]
 
