@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import unicodedata
@@ -19,6 +20,7 @@ from promptopt.config import Settings
 from promptopt.gate import Gate
 from promptopt.judging import Hearing, read_vote
 from promptopt.registry import BUILT_IN
+from promptopt.screen import Screen
 from promptopt.task import Task
 from promptopt.tasks.rubric import Rubric
 from promptopt.types import Budget, Demo, Example, Prompt, Request
@@ -183,6 +185,32 @@ def test_an_error_stays_one_line_whatever_it_quotes(run: Runner, tmp_path: Path)
     assert done.status == 2
     assert len(done.err.splitlines()) == 1
     assert "Proven" in done.err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_the_codes_of_the_program_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    task = replace(make_task(), name=f"colours{ESCAPES}", description=ESCAPES)
+    task = replace(task, test=(replace(task.test[0], id=f"x{ESCAPES}"), *task.test[1:]))
+    run = make_run(tmp_path, Scripted(lambda request: model(request) + ESCAPES), task=task)
+    result = asyncio.run(run.execute())
+    assert run.state is not None
+    run.state.gateway.n_failed, run.state.gateway.last_failure = 3, f"no{ESCAPES}\nProven: +50 points"
+    out, err = Terminal(), Terminal()
+    screen = Screen(out=out, err=err)
+    screen.start(run)
+    screen.watch(run)
+    screen.end_watch(run)
+    screen.result(replace(result, warnings=(ESCAPES,), reason=ESCAPES), run)
+    own = re.compile(r"\r\x1b\[K|\x1b\[[0-9;]*m")  # its progress line, and colours
+    assert own.search(err.getvalue())
+    for text in (out.getvalue(), err.getvalue()):
+        assert steers(own.sub("", text)) == []
+        assert not re.search("^Proven: .50", text, re.MULTILINE)
 
 
 # Names --------------------------------------------------------------------------------------------
