@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from promptopt import folder, registry
+from promptopt import folder, registry, settings_file
 from promptopt.config import (
     DATA_OPTIONS,
     Settings,
@@ -103,6 +103,8 @@ def read_task(
             source = {key: value for key, value in source.items() if key not in ("data", "metric")}
         rows = task
         try:
+            if "metric" in front and "metric" not in given:
+                settings_file.check_no_code("metric", front["metric"], "front matter")
             task, notes = load_task(rows, seed=seed, columns_of=file.prompt, needs_labels=needs_labels, **said)
         except ConfigError as error:
             own = {key: value for key, value in file.settings.items() if key.replace("-", "_") not in given}

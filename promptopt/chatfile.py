@@ -28,13 +28,21 @@ _SHAPE = '[{"role": "user", "content": "..."}]'
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML without aliases, with which a few lines make gigabytes; names what a tag does not fit."""
+    """Reads YAML without aliases, with which a few lines make gigabytes; refuses a key that stands twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # its stubs lack it
             raise ComposerError(None, None, "aliases are not read: write each text out", mark)
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

@@ -349,7 +349,10 @@ def _run(
 
 
 def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    """Print a line, without characters that steer a terminal: plug-ins and folders are named by others."""
+    from promptopt.screen import clean
+
+    sys.stdout.write(clean(line) + "\n")
 
 
 def _print_now(line: str) -> None:

@@ -81,14 +81,14 @@ def confirm(worst_usd: Decimal | None, models: Iterable[ModelSpec] = ()) -> None
         ConfigError: it was not given.
     """
     from promptopt.errors import ConfigError
-    from promptopt.screen import dollars
+    from promptopt.screen import clean, dollars
 
     what = f"this may cost up to {dollars(worst_usd)}"
     if worst_usd is None:
         unpriced = [spec.name for spec in models if spec.price_in is None]
         why = f"the price of {unpriced[0]} is unknown" if unpriced else "no calls, tokens or dollars are limited"
         what = f"this may cost any sum: {why}"
-    sys.stderr.write(f"{what}; go on? [y/N] ")
+    sys.stderr.write(f"{clean(what)}; go on? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigError(
@@ -106,9 +106,11 @@ def print_json(text: str) -> None:
 
 def leave_at_once(folder: Path) -> NoReturn:
     """End the process without waiting for calls in flight, nor for threads of the user's functions."""
+    from promptopt.screen import clean
+
     sys.stderr.write(
         "interrupted at once; answers that had arrived are kept. "
-        f"To go on, run the same command with --out {folder}\n"
+        f"To go on, run the same command with --out {clean(str(folder))}\n"
     )
     sys.stdout.flush()
     sys.stderr.flush()
@@ -135,7 +137,7 @@ def complain(error: object) -> None:
     """Print an error to stderr, without characters that steer a terminal."""
     from promptopt.screen import clean
 
-    text = clean(str(error))
+    text = " ".join(clean(str(error)).splitlines())  # data and models may have written lines of their own
     if len(text) > _LONGEST_ERROR:  # a value that is shown must not bury what is wrong with it
         text = f"{text[: _LONGEST_ERROR // 2]} [...] {text[-_LONGEST_ERROR // 2 :]}"
     sys.stderr.write(f"error: {text}\n")

@@ -69,6 +69,7 @@ class Configured(Command):
         typed = [key for key in _RIVALS if draft.params.get(key.replace("-", "_")) is not None]
         said = self._said(info_name or "", draft.params.get("config"), draft.params.get("prompt_file"))
         said = _beneath(said, typed)
+        self._check_code(draft, said)
         defaults = {}
         for key, one in said.items():
             param = self._params[key]
@@ -106,6 +107,14 @@ class Configured(Command):
         far = {key: one for key, one in far.items() if key not in data_keys}
         return _beneath(_beneath(far, middle) | middle, near) | near
 
+    def _check_code(self, draft: Any, said: Mapping[str, Said]) -> None:
+        """Raise ConfigError if a file that the command line does not name would have code run."""
+        from promptopt import settings_file
+
+        typed = {key for key, param in self._params.items() if _is_typed(draft, param)}
+        used = {key: one for key, one in said.items() if key not in typed}
+        settings_file.check_code(used, draft.params.get("config"))
+
     def _checked(self, context: Any, key: str, said: Said) -> Any:
         """Return a file's value if the option takes it."""
         param = self._params[key]
@@ -128,6 +137,12 @@ def _beneath(far: Mapping[str, Said], near: Iterable[str]) -> dict[str, Said]:
     """Return what a farther place says, without the rivals of the options that a nearer one has."""
     replaced = {_RIVALS[key] for key in near if key in _RIVALS}
     return {key: one for key, one in far.items() if key not in replaced}
+
+
+def _is_typed(context: Any, param: Any) -> bool:
+    """Return whether the command line gives a parameter."""
+    source = context.get_parameter_source(param.name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _flag(param: Any) -> str:

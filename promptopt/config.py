@@ -16,7 +16,7 @@ from promptopt import bound, data, named_budget, promptfile, template
 from promptopt.address import check_address
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
-from promptopt.gate import normal_form
+from promptopt.gate import normal_form, unfit
 from promptopt.ledger import Amount, limit_of
 from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
@@ -166,8 +166,11 @@ def set_initial(task: Task, file: promptfile.PromptFile, source: str | None = No
     """Return `task` with the prompt of a file as the one to improve; `source` is the file, None = no file.
 
     Raises:
-        ConfigError: prompt and columns do not go together; with file and line where a placeholder is wrong.
+        ConfigError: prompt and columns do not go together; with file and line where a placeholder is wrong. Or it
+            holds characters that can be sent to no model.
     """
+    if fault := unfit(file.prompt):
+        raise ConfigError(f"{source or 'the prompt'}: {fault}")
     try:
         return task.with_initial(file.prompt)
     except ConfigError as error:

@@ -150,7 +150,9 @@ def _files(path: Path) -> dict[str, Path]:
             )
         present = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     files: dict[str, Path] = {}
     for split in SPLITS:
         found = [f"{split}{suffix}" for suffix in SUFFIXES if f"{split}{suffix}" in present]

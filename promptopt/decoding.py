@@ -1,4 +1,4 @@
-"""Bytes of a text file to text: UTF-8, or what a byte order mark says; anything else is named with a way out.
+"""Files to bytes, and these to text: UTF-8, or what a byte order mark says; all else is named with a way out.
 
 `unique` is for JSON within it.
 """
@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import stat
 from pathlib import Path
 
 from promptopt.errors import ConfigError
@@ -16,6 +18,37 @@ _MARKS = (  # the longer first: UTF-32's little-endian mark starts with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+class UnreadableFile(ValueError):
+    """A file that is not read: a device, a pipe or a socket, which may never end, or one that is too large."""
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes; a larger one is not read at all.
+
+    Raises:
+        OSError: it cannot be read.
+        UnreadableFile: it is another kind of file, or too large; the message says which.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableFile("is no regular file")
+        raw = b"" if status.st_size > most else file.read(most + 1)  # the size of some is said to be 0
+        if max(status.st_size, len(raw)) > most:
+            raise UnreadableFile(f"has {max(status.st_size, len(raw)):,} bytes, and at most {most:,} are read")
+        return raw
+
+
+def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file, lines ended by LF; otherwise as `read_bytes`, or UnicodeDecodeError."""
+    return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for a writer, as a pipe would have it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(raw: bytes, path: Path) -> str:

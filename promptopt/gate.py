@@ -14,6 +14,7 @@ from promptopt.types import KEEP_MARK, Example, Prompt
 COPIED_WORDS = 8
 _WORD = re.compile(r"\w+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 class Gate:
@@ -79,6 +80,19 @@ class Gate:
         if copied is not None:
             return f"{COPIED_WORDS} words in a row copied from a train example: {' '.join(copied)!r}"
         return None
+
+
+def unfit(prompt: Prompt) -> str:
+    """Return in words which character of a user's prompt can be sent to no model; "" = all can."""
+    shown = [(_CONTROL, prompt.instruction)]
+    shown += [(_NO_TEXT, text) for demo in prompt.demos for text in (*dict(demo.inputs).values(), demo.output)]
+    for pattern, text in shown:
+        if match := pattern.search(text):
+            code, start = ord(match.group()), match.start()
+            kind = "half a surrogate pair" if code >= 0xD800 else "NUL" if not code else "a control character"
+            before = f" after {text[max(0, start - 20) : start]!r}" if start else ""
+            return f"holds {kind} (U+{code:04X}){before}; take it out"
+    return ""
 
 
 def normal_form(instruction: str) -> str:

@@ -6,7 +6,6 @@ and then again, at the same temperature. All of it is journaled and stays within
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import Rating, rate_all, rater
-from promptopt.result import Spend, Status, spend_of
+from promptopt.result import Spend, Status, as_json, spend_of
 from promptopt.roles import find_models
 from promptopt.run import make_transports
 from promptopt.sizing import RATING_WORDS
@@ -95,7 +94,7 @@ class Report:
 
     def to_json(self) -> str:
         """Return the report as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2, default=float, allow_nan=False) + "\n"
+        return as_json(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,9 @@ class Check:
         asked = [self._request(row) for row in self.rows if row.reply.strip()]
         worst = [self.judge.worst_case(request) for request in asked]
         n = min(self.repeats * len(asked), self.limit.calls)
-        n_bytes = sum(len(message.content.encode()) for request in asked for message in request.messages)
+        n_bytes = sum(
+            len(message.content.encode("utf-8", "replace")) for request in asked for message in request.messages
+        )
         n_in = n_bytes * n // (4 * max(1, len(asked)))
         n_out = n * min(self.judge.max_tokens, RATING_WORDS[self.judge.is_simulated])
         # With the longest of each kind, where the budget ends before all are rated; see `_rate` on the repairs.

@@ -33,6 +33,8 @@ _END = rf"(?=[^\w\n]*$|{_ASIDE}|[*_]* (?:is )?(?:better|wins)\b)"
 _START = r"(?:^[^\w\n]*|[,;] {0,3})(?:q(?:uestion)?[^\w\n]*)?"
 _LINE = re.compile(rf"{_START}(\d{{1,4}})[^\w\n]+{_WORD}{_END}", re.IGNORECASE | re.MULTILINE)
 _SINGLE = re.compile(rf"^[^\w\n]*{_WORD}{_END}", re.IGNORECASE)
+# What stands above a question or an answer: an answer that holds such a line must not pass for two.
+_HEADING = re.compile(r"^([ \t]*)((?:question \d+|answer [ab] to question \d+):)", re.IGNORECASE | re.MULTILINE)
 _VERDICTS = re.compile(r"<verdicts>((?:(?!<verdicts>).)*)</verdicts>", re.DOTALL)
 
 
@@ -127,14 +129,19 @@ class Hearing:
     def _ballot(self, chunk: Sequence[int], is_swapped: bool) -> tuple[Message, ...]:
         blocks = []
         for number, i in enumerate(chunk, 1):
-            answers = ["" if cell is None else cell.output or "" for cell in self.cells[i]]
+            answers = [_quoted("" if cell is None else cell.output or "") for cell in self.cells[i]]
             a, b = reversed(answers) if is_swapped else answers
             blocks.append(
-                f"Question {number}:\n{self.questions[i]}\n\nAnswer A to question {number}:\n{a}\n\n"
+                f"Question {number}:\n{_quoted(self.questions[i])}\n\nAnswer A to question {number}:\n{a}\n\n"
                 f"Answer B to question {number}:\n{b}"
             )
         fields = {"n": len(chunk), "requirements": self.requirements, "questions": "\n\n".join(blocks)}
         return (Message("user", substitute(JUDGE, fields)),)
+
+
+def _quoted(text: str) -> str:
+    """Return a question or an answer with `> ` before each line that reads like a heading of the ballot."""
+    return _HEADING.sub(r"\1> \2", text)
 
 
 def read_vote(reply: str, n_questions: int, *, is_swapped: bool) -> tuple[int, ...] | None:

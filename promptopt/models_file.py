@@ -13,11 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from promptopt.decoding import read_bytes
 from promptopt.facts import Facts
 from promptopt.providers import ModelSpec
 
 NAME = "models.json"
 _PRICES = ("price_in", "price_out")
+_MOST_BYTES = 10_000_000
+_SPOILED = (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation, RecursionError)
 
 
 def read(folder: Path, *, is_any_version: bool = False) -> dict[str, Facts]:
@@ -27,11 +30,11 @@ def read(folder: Path, *, is_any_version: bool = False) -> dict[str, Facts]:
         is_any_version: also those of another version of litellm, for who goes through the same run again.
     """
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(folder / NAME, _MOST_BYTES))
         if found["litellm"] != version("litellm") and not is_any_version:
             return {}
         return facts_of(found["facts"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
+    except _SPOILED:
         return {}  # absent, or spoiled: they are looked up again
 
 

@@ -19,9 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from promptopt.decoding import read_text
 from promptopt.errors import ConfigError, nearest
 from promptopt.types import digest
 
+_MOST_BYTES = 10_000_000
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
@@ -83,6 +85,11 @@ def find(kind: Kind, name: str) -> Plugin | None:
         what = f"{kind.what} {name!r} (of the package {_package(entry)}, entry point {entry.value!r})"
         return _from_module(name, entry.value.partition("[")[0].strip(), what)
     return _from_module(name, name, f"{kind.what} {name!r}") if _MODULE.fullmatch(name) else None
+
+
+def is_code(name: str) -> bool:
+    """Return whether `name` is written as that of a file or module, which is run when it is looked for."""
+    return ".py:" in name or _MODULE.fullmatch(name) is not None
 
 
 def check_unshared(kind: Kind, name: str) -> None:
@@ -159,7 +166,7 @@ def _source(kind: Kind, name: str) -> str:
     """Return the text of the file of a plug-in named `path.py:Name`."""
     path, what = Path(name.rpartition(":")[0]), f"{kind.what} {name!r}"
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, _MOST_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{what}: there is no file {path}; {_near_file(path)}") from None
     except (OSError, ValueError) as error:

@@ -103,7 +103,9 @@ def read(path: Path) -> PromptFile:
             )
         raw = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     text, suffix = decode(raw, path), path.suffix.lower()
     if suffix in chatfile.SUFFIXES:
         return PromptFile(chatfile.parse_chat(text, str(path), suffix))

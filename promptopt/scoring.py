@@ -201,7 +201,7 @@ class Evaluating:
         per, spec = self.task.calls_per_example, self.spec
         requests = [task_request(self.task, spec, self.task.initial, example) for example in self.examples]
         worst = [spec.worst_case(request) for request in requests]
-        n_in = sum(len(m.content.encode()) for r in requests for m in r.messages) // 4
+        n_in = sum(len(m.content.encode("utf-8", "replace")) for r in requests for m in r.messages) // 4
         n_in += USUAL_TOKENS * sum(len(request.images) for request in requests)
         n_target = sum(len(example.target or "") for example in self.examples) // 4
         n_out = min(spec.max_tokens * len(requests), n_target + ANSWER_WORDS[spec.is_simulated] * len(requests))
@@ -220,7 +220,7 @@ class Evaluating:
         metric, judge, n = self.task.judged, self.models["judge"], len(self.examples)
         assert metric is not None
         forms = [metric.rating_request("-", example) for example in self.examples]
-        n_in = sum(len(m.content.encode()) for form in forms for m in form) // 4 + n_out
+        n_in = sum(len(m.content.encode("utf-8", "replace")) for form in forms for m in form) // 4 + n_out
         n_said = min(judge.max_tokens, RATING_WORDS[judge.is_simulated]) * n
         worst = [worst_score(metric, judge, example, self.spec.max_tokens) for example in self.examples]
         usd, worst_usd = judge.price(n_in, n_said), sum((amount.usd for amount in worst), Decimal(0))

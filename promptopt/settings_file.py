@@ -3,7 +3,8 @@
 Keys are the command line's options without their dashes in front: `budget-usd`, `data`; `prompt-file` is the
 prompt. Options that may be repeated are lists or tables: `[set]`, `[set-model.optimizer]`. A table named after a
 command, `[evaluate]`, holds for it alone. What stands on the command line wins, then a file that `--config` names,
-then the front matter, then `promptopt.toml` in the working folder.
+then the front matter, then `promptopt.toml` in the working folder. Plug-ins that are files or modules are code:
+none but the command line and a file that `--config` names can have them run.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptopt import promptfile
+from promptopt import plugin, promptfile
+from promptopt.decoding import UnreadableFile, read_text
 from promptopt.errors import ConfigError, nearest
 
 # What a run writes into its config.toml besides options.
 RECORD = "run"
 COMMANDS = ("optimize", "evaluate")
+_MOST_BYTES = 1_000_000
 # Values that may name files: relative ones are looked for beside the settings file.
 _PATHS = ("prompt-file", "data", "metric", "optimizer")
+# Values that may name a file or module of code.
+_CODE = ("data", "metric", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -81,17 +87,45 @@ def front_matter(path: Path, keys: Sequence[str], repeated: Sequence[str]) -> tu
     return said, set(file.settings)
 
 
+def check_code(said: Mapping[str, Said], config: Path | None) -> None:
+    """Check that no file but the one that `--config` names has a plug-in's file or module run.
+
+    Args:
+        said: what files say of options that the command line does not give.
+
+    Raises:
+        ConfigError: one does; a prompt file, and what lies in a folder, may be a stranger's.
+    """
+    for key, one in said.items():
+        if key in _CODE and isinstance(one.value, str) and one.source != str(config):
+            check_no_code(key, one.value, one.source)
+
+
+def check_no_code(key: str, name: str, source: str) -> None:
+    """Raise ConfigError if the value `name` of an option has code run; `source` is the file that holds it."""
+    from promptopt.tasks import metrics
+
+    is_code = metrics.is_code(name) if key == "metric" else plugin.is_code(name)
+    if is_code and not (key == "data" and os.path.exists(name)):
+        raise ConfigError(
+            f"{source}: {key} {name!r} is code, which runs only where the command line names it: write --{key} "
+            f"{shlex.quote(name)} there, or --config FILE with a settings file of your own"
+        )
+
+
 def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_text(path, _MOST_BYTES, "utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"--config {path}: no such file; `promptopt init` writes one to start from") from None
     except IsADirectoryError:
         raise ConfigError(f"--config {path} is a folder; name the file in it, such as promptopt.toml") from None
+    except UnreadableFile as error:
+        raise ConfigError(f"{path}: {error}; name a settings file, such as promptopt.toml") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # a whole number may be too long to be read
@@ -118,7 +152,12 @@ def _value(path: Path, key: str, value: Any, *, is_repeated: bool) -> str | bool
     """Return a TOML value as the command line would have it."""
     if is_repeated:
         parts = value if isinstance(value, list) else [value]
-        return tuple(text for part in parts for text in _pairs(path, key, part))
+        try:
+            return tuple(text for part in parts for text in _pairs(path, key, part))
+        except RecursionError as error:
+            raise ConfigError(
+                f"{path}: {key} has tables too deep within tables; write names and values"
+            ) from error
     if isinstance(value, bool):
         return value
     if isinstance(value, (str, int, float)):

@@ -18,14 +18,16 @@ from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePath
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-from promptopt.decoding import decode, unique
+from promptopt.decoding import UnreadableFile, decode, read_bytes, unique
 from promptopt.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+MAX_BYTES = 250_000_000  # of a file; reading takes up to ten times as much memory
 MAX_FIELD = 10_000_000
+MAX_ROWS = 5_000_000  # of a Parquet file, where so many may take but a few bytes
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LIKE_JSON = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?|true|false")  # no 007: that is a code
@@ -98,9 +100,13 @@ def read(path: Path) -> list[Row]:
             f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}{hint}"
         )
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, MAX_BYTES)
+    except UnreadableFile as error:
+        raise ConfigError(f"{path}: {error}; give a file with a sample of the rows") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     if suffix == ".parquet":
         rows = _read_parquet(path, raw)
     else:
@@ -284,7 +290,9 @@ def _read_parquet(path: Path, raw: bytes) -> list[Row]:
             f"{path}: reading Parquet takes pyarrow; pip install 'promptopt-suite[parquet]', or save it as .jsonl"
         ) from error
     try:
-        table = parquet.ParquetFile(pyarrow.BufferReader(raw)).read()
+        file = parquet.ParquetFile(pyarrow.BufferReader(raw))
+        _check_size(path, file.metadata)
+        table = file.read()
         records = list(_records_of(table, str(path)))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, ConfigError):
@@ -292,6 +300,16 @@ def _read_parquet(path: Path, raw: bytes) -> list[Row]:
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(f"{path}: is no Parquet file that can be read ({reason}); save it anew") from error
     return [_row(str(path), i, record, has_lines=False) for i, record in enumerate(records, start=1)]
+
+
+def _check_size(path: Path, metadata: Any) -> None:
+    """Raise ConfigError if the rows of a Parquet file, which may be packed tightly, would fill the memory."""
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    if metadata.num_rows > MAX_ROWS or sum(sizes) > MAX_BYTES:
+        raise ConfigError(
+            f"{path}: has {metadata.num_rows:,} rows in {sum(sizes):,} bytes, unpacked; at most {MAX_ROWS:,} rows "
+            f"and {MAX_BYTES:,} bytes are read: give a file with a sample of the rows"
+        )
 
 
 def _records_of(data: Rows, name: str) -> Iterable[Mapping[str, object]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from promptopt.decoding import read_text
 from promptopt.errors import ConfigError, TaskError
 from promptopt.tasks import pattern
 from promptopt.tasks.answer import Finder, parse_last, parse_object, parse_whole, trim
@@ -16,6 +17,7 @@ from promptopt.tasks.wording import short, spaced, target_of
 from promptopt.types import Example, Score, digest
 
 _MOST_FEEDBACK = 300
+_MOST_BYTES = 1_000_000
 _PROBES: tuple[object, ...] = ({}, [], "", 0, None, True)
 
 
@@ -116,7 +118,7 @@ def load_schema(name: str, file: str, finder: Finder) -> JsonSchema:
     """
     place = f"metric {name!r}: {file}"
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
+        text = read_text(Path(file), _MOST_BYTES, "utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(f"metric {name!r}: cannot read {file} ({error}); check the path") from error
     try:

@@ -46,6 +46,7 @@ __all__ = [
     "Unscored",
     "check_targets",
     "choose",
+    "is_code",
     "kind",
     "load",
     "needs_targets",
@@ -206,6 +207,11 @@ class _BuiltIn:
 def kind() -> plugin.Kind:
     """Return metrics as a kind of plug-ins."""
     return plugin.Kind("metric", "promptopt.metrics", (*_BUILT_IN, UNSCORED, "auto"))
+
+
+def is_code(name: str) -> bool:
+    """Return whether the metric called `name` is a user's file or module, which is run when it is loaded."""
+    return name.partition(":")[0] not in _BUILT_IN and plugin.is_code(name)
 
 
 def needs_targets(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promptopt.decoding import decode
+from promptopt.decoding import decode, read_bytes
 from promptopt.errors import ConfigError, TaskError
 from promptopt.template import render_inputs, substitute
 from promptopt.types import Example, Message, Score, digest
@@ -20,6 +20,7 @@ from promptopt.types import Example, Message, Score, digest
 PREFIX = "judge:"
 MAX_PRINCIPLES = 20
 _MAX_CHARACTERS = 20_000
+_MAX_BYTES = 10_000_000
 _REASON_LENGTH, _PRINCIPLE_LENGTH = 240, 120
 
 REQUEST = """You check one reply against {n}.
@@ -138,7 +139,7 @@ def load(name: str) -> Rubric:
 
 def _text(name: str, path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, _MAX_BYTES)
     except (OSError, ValueError) as error:
         raise ConfigError(f"metric {name!r}: cannot read {path} ({error}); check the path") from error
     try:
