@@ -34,6 +34,8 @@ SIZES = {"capo": 170, "random": 130, "reflect": 170, "nested": 150}  # others: a
 CONCURRENCIES = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64, 96, 128)
 KINDS = ("calls", "tokens", "usd")
 PLACES = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # of the way from the least budget to all that a run takes
+# Dollars are charged as tokens are; of the built-in strategies, they are left to the soak and to the contract.
+QUICK = [(name, kind) for name in NAMES[:-4] for kind in KINDS if kind != "usd" or name.startswith("nested")]
 N_SEEDS, N_QUICK, N_HELD = 200, 4, 4
 # Short texts, so that worst cases are near to what is used and budgets end in many places.
 SHORT: dict[str, Any] = {
@@ -133,8 +135,7 @@ def some_place(*words: str) -> float:
     return PLACES[sum(map(ord, "".join(words))) % 5]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES[:-4])
+@pytest.mark.parametrize(("name", "kind"), QUICK)
 def test_one_winner_whatever_the_timing(name: str, kind: str, tmp_path: Path) -> None:
     place = some_place(name, kind)
     timed = Timed(name, tmp_path, n_held=N_HELD if PLACES.index(place) % 2 else 0)

@@ -7,6 +7,7 @@ import base64
 import itertools
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -148,7 +149,8 @@ def test_run_that_is_killed_holds_no_key(server: Loopback, tmp_path: Path) -> No
     server.answer = lambda body: fails(body) if len(server.bodies) == 5 else answers(body)
     command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", code, *map(str, words)]
     with (tmp_path / "said.txt").open("wb") as said:
-        killed = subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=said)
+        environment = {**os.environ, "LITELLM_LOG": "DEBUG", "PYTHONASYNCIODEBUG": "1"}
+        killed = subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=said, env=environment)
         try:
             until = time.monotonic() + 120
             while len(server.bodies) < 25 and killed.poll() is None and time.monotonic() < until:
