@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak lint types cassettes lock clean
+.PHONY: demo test soak lint types audit cassettes lock clean
 
 demo: .venv/.ready  ## the main job on a bundled task with the built-in simulator
 	$(BIN)/promptopt optimize tasks/support/prompt.md --data support --model sim --budget-calls 1500
@@ -20,12 +20,17 @@ lint: .venv/.ready  ## lint and format check
 types: .venv/.ready  ## strict types of promptopt/, tasks/ and optimizers/
 	PYTHON=$(CURDIR)/$(BIN)/python scripts/typecheck
 
+audit: .venv/.ready  ## known vulnerabilities of the locked packages; status 3 of the script: not checked
+	$(BIN)/python scripts/audit.py
+
 cassettes: .venv/.ready  ## record cassettes/ anew, against promptopt simulate on this machine
 	$(BIN)/python scripts/record_cassettes.py
 
-lock:  ## renew requirements-dev.lock (needs uv)
+lock:  ## renew requirements-dev.lock and requirements-audit.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header -q -o requirements-dev.lock
+	uv pip compile --group audit --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -q -o requirements-audit.lock
 
 clean:
 	rm -rf .venv build *.egg-info

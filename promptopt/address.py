@@ -7,6 +7,7 @@ import re
 from urllib.parse import urlsplit
 
 from promptopt.errors import ConfigError
+from promptopt.secret import MARK, masked
 
 # What users copy along with the address; it is added to every call.
 _PATHS = re.compile(r"/(chat/completions|completions|embeddings|responses)/*$")
@@ -29,10 +30,17 @@ def check_address(address: object, flag: str) -> None:
     except ValueError:  # a port above 65535 or none, a broken IPv6 address
         is_wrong = True
     if is_wrong:
-        raise ConfigError(f"{flag} is {address!r}; write it like http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{flag} is {masked(address)!r}; write it like http://127.0.0.1:8000/v1")
+    if MARK in address:
+        raise ConfigError(f"{flag} is {address!r}, an address whose secret was struck out; give it whole")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{flag} is {masked(address)!r}; no user, password or query can be sent with it: a server's key "
+            "is read from OPENAI_API_KEY in the environment"
+        )
     if found := _PATHS.search(parts.path):
-        base = address[: address.rindex(found[0])]
-        raise ConfigError(f"{flag} is {address!r}; {found[0]} is added to it in every call: write {base}")
+        base, shown = masked(address[: address.rindex(found[0])]), masked(address)
+        raise ConfigError(f"{flag} is {shown!r}; {found[0]} is added to it in every call: write {base}")
 
 
 def is_local(address: str) -> bool:

@@ -134,10 +134,13 @@ def pairs(words: list[str], flag: str) -> dict[str, str]:
 
 
 def complain(error: object) -> None:
-    """Print an error to stderr, without characters that steer a terminal."""
+    """Print an error to stderr, without keys, and without characters that steer a terminal."""
+    from promptopt import secret
     from promptopt.screen import clean
 
-    text = " ".join(clean(str(error)).splitlines())  # data and models may have written lines of their own
+    text = " ".join(
+        clean(secret.clean(str(error))).splitlines()
+    )  # data and models may have written lines of their own
     if len(text) > _LONGEST_ERROR:  # a value that is shown must not bury what is wrong with it
         text = f"{text[: _LONGEST_ERROR // 2]} [...] {text[-_LONGEST_ERROR // 2 :]}"
     sys.stderr.write(f"error: {text}\n")

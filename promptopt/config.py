@@ -18,6 +18,7 @@ from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
 from promptopt.gate import normal_form, unfit
 from promptopt.ledger import Amount, limit_of
+from promptopt.secret import masked
 from promptopt.tables import Table
 from promptopt.task import UNSCORED, Task
 from promptopt.tasks.function_metric import given
@@ -454,9 +455,11 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     options |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
     skipped = ("budget", "options", "model_options", "out")
     options |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
+    if settings.api_base is not None:
+        options["api-base"] = masked(settings.api_base)
     options["set"] = dict(settings.options)
     options["set-model"] = {
-        f"{role}.{name}": value if isinstance(value, str) else json.dumps(value)
+        f"{role}.{name}": _shown(name, value) if isinstance(value, str) else json.dumps(value)
         for role, given in settings.model_options.items()
         for name, value in given.items()
     }
@@ -464,6 +467,11 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         if key in options:
             options[key] = _rooted(options[key])
     return {key: value for key, value in options.items() if value not in (None, {}) and value is not False}
+
+
+def _shown(name: str, value: str) -> str:
+    """Return an option of a model as it is recorded: an address without a token that it may hold."""
+    return masked(value) if name == "api_base" else value
 
 
 def _rooted(name: str) -> str:

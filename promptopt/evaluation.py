@@ -32,6 +32,7 @@ from promptopt.gateway import Call, leaves_a_gap
 from promptopt.ledger import Amount, Lease
 from promptopt.providers import ModelSpec
 from promptopt.rating import Rating, rate_all, worst_score
+from promptopt.secret import clean
 from promptopt.task import UNSCORED, Task
 from promptopt.types import (
     Candidate,
@@ -276,10 +277,13 @@ def judge_reply(task: Task, reply: str, example: Example) -> Score:
     except PromptoptError:
         raise
     except Exception as error:  # the metric is the user's code; its error is re-raised as ours
-        raise TaskError(
-            f"metric {task.metric.name!r} raised on example {example.id!r}: {type(error).__name__}: {error}"
-        ) from error
+        raise TaskError(f"metric {task.metric.name!r} raised on example {example.id!r}: {_said(error)}") from error
     return _checked(task, score, example)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error of the user's code says, which becomes part of the result; never a key."""
+    return clean(f"{type(error).__name__}: {error}")
 
 
 def _checked(task: Task, score: Score, example: Example) -> Score:
@@ -364,7 +368,7 @@ async def _predict(
     except PromptoptError:
         raise
     except Exception as error:  # the function is the user's; its error is re-raised as ours
-        raise TaskError(f"predict raised on example {example.id!r}: {type(error).__name__}: {error}") from error
+        raise TaskError(f"predict raised on example {example.id!r}: {_said(error)}") from error
     finally:
         try:
             await door.close()

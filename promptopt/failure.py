@@ -7,7 +7,6 @@ hence classes decide first, then the exceptions behind them, then wording.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from promptopt.errors import (
     RunRefused,
     ServerFailed,
 )
+from promptopt.secret import Secrets
 
 _QUOTA_WORDS = ("insufficient_quota", "exceeded your current quota", "credit balance is too low", "billing_hard")
 # Gemini words a limit per minute like an exhausted quota, but then says when to come back.
@@ -56,13 +56,16 @@ _GEMINI_UNREADABLE = "Error converting to valid response"
 _UNREADABLE = "; litellm cannot handle this call or its reply, which may be paid for: it is not sent again"
 
 
-def classify(litellm: ModuleType, error: Exception, *, is_answered: bool | None = None) -> ProviderError:
+def classify(
+    litellm: ModuleType, error: Exception, *, is_answered: bool | None = None, secrets: Secrets | None = None
+) -> ProviderError:
     """Return the error of our tree that a failure of litellm means.
 
     Args:
         is_answered: whether the reply held an answer, so that only reading it failed; None = not known.
+        secrets: what no message may hold; None = those of the environment.
     """
-    message = _one_line(error)
+    message = _one_line(error, Secrets.known() if secrets is None else secrets)
     if is_answered and isinstance(error, litellm.APIConnectionError | litellm.InternalServerError):
         return CallRefused(message + _UNREADABLE)
     if isinstance(error, litellm.RateLimitError):
@@ -90,19 +93,11 @@ def classify(litellm: ModuleType, error: Exception, *, is_answered: bool | None 
     return RunRefused(f"{type(error).__name__}: {message}")
 
 
-def without_secrets(text: str) -> str:
-    """Return `text` with the values of the environment's keys and tokens struck out."""
-    for name, value in os.environ.items():
-        if name.endswith(("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")) and len(value) >= 8:
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
-def _one_line(error: Exception) -> str:
-    """Return what a failure says, without the names of classes that litellm writes before it."""
+def _one_line(error: Exception, secrets: Secrets) -> str:
+    """Return what a failure says, without keys, and without the names of classes that litellm writes before it."""
     text, _, _ = str(error).partition("Traceback (most recent call last)")
     text = " ".join(text.split())
-    return without_secrets(_PREFIX.sub("", text) or text)[:500]
+    return secrets.clean(_PREFIX.sub("", text) or text)[:500]
 
 
 def _kinds(litellm: ModuleType) -> tuple[tuple[type[Exception], type[ProviderError]], ...]:

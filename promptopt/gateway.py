@@ -29,6 +29,7 @@ from promptopt.journal import Journal, storable
 from promptopt.ledger import Stop
 from promptopt.pacing import Pacing, tokens_at_most
 from promptopt.providers import Transport
+from promptopt.secret import masked
 from promptopt.tape import inserted
 from promptopt.types import Phase, Request, Response, Role
 
@@ -172,7 +173,7 @@ class Gateway:
             self._n_failures_in_a_row += 1
             if self._n_failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
                 raise self._too_many(self._n_failures_in_a_row, error) from error
-            where = call.request.api_base or call.request.model
+            where = masked(call.request.api_base) if call.request.api_base else call.request.model
             raise type(error)(f"{error} ({self._retry.n_attempts} attempts at {where}; is it up?)") from error
 
     @staticmethod

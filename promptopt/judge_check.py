@@ -25,6 +25,7 @@ from promptopt.gateway import Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
 from promptopt.pacing import Pacing
+from promptopt.plan import address_identity
 from promptopt.providers import ModelSpec, Transport
 from promptopt.rating import Rating, rate_all, rater
 from promptopt.result import Spend, Status, as_json, spend_of
@@ -174,7 +175,8 @@ class Check:
 
     def _identity(self) -> dict[str, Any]:
         rows = [(row.example.id, dict(row.example.inputs), row.example.target, row.reply) for row in self.rows]
-        model = {"name": self.judge.name, "max_tokens": self.judge.max_tokens, "api_base": self.judge.api_base}
+        model = {"name": self.judge.name, "max_tokens": self.judge.max_tokens}
+        model |= address_identity(self.judge.api_base)
         if self.judge.options:
             model["options"] = [list(pair) for pair in self.judge.options]
         metric = {"check": self.metric.name, "metric file": self.metric.digest}

@@ -18,6 +18,7 @@ from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount
 from promptopt.providers import ModelSpec
 from promptopt.roles import check_images, find_models, unused_models
+from promptopt.secret import masked
 from promptopt.sizing import MOST_CALLS, PROOF_SHARE, Forecast, Sizing, share
 from promptopt.task import UNSCORED, Task
 from promptopt.types import Budget, Candidate, Example, Role, digest
@@ -290,9 +291,16 @@ def model_identity(spec: ModelSpec) -> dict[str, Any]:
     """Return what tells a model with its settings from another, as JSON would have it."""
     return {
         **{"name": spec.name, "max_tokens": spec.max_tokens, "temperature": spec.temperature},
-        **{"api_base": spec.api_base},
+        **address_identity(spec.api_base),
         **({"options": [list(pair) for pair in spec.options]} if spec.options else {}),
     }
+
+
+def address_identity(address: str | None) -> dict[str, Any]:
+    """Return what tells an address from another, without a token that it may hold."""
+    if address is None or masked(address) == address:
+        return {"api_base": address}
+    return {"api_base": masked(address), "api_base digest": digest(address)}
 
 
 def _label_identity(optimizer: registry.Optimizer, task: Task) -> dict[str, Any]:

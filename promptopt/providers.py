@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from promptopt import image
-from promptopt.errors import ServerFailed
+from promptopt.errors import ProviderError, ServerFailed
 from promptopt.facts import Facts, check_callable, check_kind, look_up, wire_name
 from promptopt.failure import classify
 from promptopt.ledger import Amount
@@ -38,6 +38,7 @@ from promptopt.reply import (
     text_of,
     usage_of,
 )
+from promptopt.secret import Secrets, guard_loggers
 from promptopt.types import Message, Request, Response, Role, Usage
 
 if TYPE_CHECKING:
@@ -295,6 +296,9 @@ class LitellmTransport:
 
     def __init__(self, specs: tuple[ModelSpec, ...]) -> None:
         self._specs = {(spec.name, spec.api_base): spec for spec in specs}
+        addresses = [spec.api_base for spec in specs if spec.api_base is not None]
+        self._secrets = Secrets.known(addresses)
+        guard_loggers(addresses)
         self._unchecked = {called for called, spec in self._specs.items() if spec.is_remembered}
 
     async def send(self, request: Request, timeout_s: float) -> Response:
@@ -308,16 +312,30 @@ class LitellmTransport:
         sent, arguments = Sent(is_logged=is_heard), self._arguments(request)
         if not request.is_embedding:
             arguments["logger_fn"] = sent.note
+        failure: ProviderError | None = None
         started, token = time.monotonic(), _is_priced_here.set(not is_heard)
         try:
             reply = await ask(**arguments, timeout=timeout_s, max_retries=0)
-        except Exception as error:  # litellm's tree has no root; each is drawn anew, none kept
+        except Exception as error:  # noqa: BLE001  # litellm's tree has no root; each is drawn anew below
             reply = sent.rescued(litellm)
             if reply is None:
-                raise classify(litellm, error, is_answered=sent.is_answer) from error
+                failure = classify(litellm, error, is_answered=sent.is_answer, secrets=self._secrets)
         finally:
             _is_priced_here.reset(token)
-        return read(litellm, request, reply, sent, time.monotonic() - started)
+        if failure is not None:  # raised here, or its context would hold the reply, which may repeat the key
+            raise failure
+        return self._struck(read(litellm, request, reply, sent, time.monotonic() - started))
+
+    def _struck(self, response: Response) -> Response:
+        """Return a response without the keys that a server may repeat in it."""
+        strike = self._secrets.strike
+        tokens = response.logprobs
+        return replace(
+            response,
+            text=strike(response.text),
+            finish_reason=strike(response.finish_reason),
+            logprobs=None if tokens is None else tuple((strike(token), value) for token, value in tokens),
+        )
 
     def _check(self, litellm: ModuleType, request: Request) -> None:
         """Raise ConfigError at the first call of a remembered model if it cannot be called any more."""

@@ -16,6 +16,7 @@ from promptopt.config import Settings
 from promptopt.errors import ConfigError, nearest
 from promptopt.facts import Facts, is_unsent, refuses
 from promptopt.providers import ModelSpec, find_model, is_simulator, load_litellm
+from promptopt.secret import clean
 from promptopt.task import Task
 from promptopt.types import Role, digest
 
@@ -96,6 +97,8 @@ def check_roles(options: Mapping[str, Mapping[str, Any]]) -> None:
         for name, value in given.items():
             if reason := _objection(name):
                 raise ConfigError(f"--set-model {role}.{name}: {reason}")
+            if name != "api_base" and clean(text := str(value)) != text:
+                raise ConfigError(f"--set-model {role}.{name}: its value holds a key; {_TAKEN['api_key']}")
             for inner in value if name == "extra_body" and isinstance(value, dict) else ():  # options all the same
                 if reason := "write it outside of extra_body" if inner in FIELDS else _objection(str(inner)):
                     raise ConfigError(f"--set-model {role}.{name}: {inner}: {reason}")

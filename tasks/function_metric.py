@@ -12,6 +12,7 @@ import numpy as np
 
 from promptopt import plugin
 from promptopt.errors import ConfigError, TaskError
+from promptopt.secret import clean
 from promptopt.types import Example, Metric, Score, digest
 
 
@@ -41,7 +42,8 @@ class FunctionMetric:
         try:
             result = self.function(reply, example)
         except Exception as error:
-            raise TaskError(f"{place} raised {type(error).__name__}: {error}; mend the function") from error
+            said = clean(f"{type(error).__name__}: {error}")  # it becomes part of the result
+            raise TaskError(f"{place} raised {said}; mend the function") from error
         return _score(result, place)
 
 

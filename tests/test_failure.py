@@ -20,7 +20,7 @@ from promptopt.errors import (
     ServerFailed,
     TransientError,
 )
-from promptopt.failure import classify, without_secrets
+from promptopt.failure import classify
 from promptopt.providers import load_litellm
 
 NATIVE = ["anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash", "cohere_chat/command-r7b-12-2024"]
@@ -153,4 +153,6 @@ def test_traceback_is_not_shown() -> None:
 
 def test_values_of_keys_are_struck_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "sk-12345678")
-    assert without_secrets("key sk-12345678 is wrong") == "key <SOME_API_KEY> is wrong"
+    litellm = load_litellm()
+    error = litellm.APIError(400, "key sk-12345678 is wrong", llm_provider="p", model="m")
+    assert "key <SOME_API_KEY> is wrong" in str(classify(litellm, error))

@@ -27,6 +27,7 @@ FLOORS = {
         "ledger",
         "stats",
         "address",
+        "secret",
         "agreement",
         "option",
         "bound",
