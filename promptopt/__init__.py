@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from promptopt.api import aoptimize, evaluate, optimize, replay
+    from promptopt.api import aoptimize, evaluate, optimize
     from promptopt.config import Settings, load_task
     from promptopt.errors import (
         BudgetExhausted,
@@ -43,7 +43,6 @@ _HOMES = {
     "aoptimize": "api",
     "evaluate": "api",
     "optimize": "api",
-    "replay": "api",
     "load_task": "config",
     "Settings": "config",
     "Optimizer": "registry",
@@ -93,7 +92,6 @@ __all__ = [
     "evaluate",
     "load_task",
     "optimize",
-    "replay",
 ]
 
 

@@ -168,6 +168,7 @@ def replay(
     prompt: str | Path | Prompt | None = None,
     optimizer: str | None = None,
     metric: str | Metric | None = None,
+    api_base: str | None = None,
     task: Task | None = None,
 ) -> Replayed:
     """Go through a finished run again without any model, and say whether it ends in the identical result.
@@ -180,6 +181,7 @@ def replay(
         prompt: the prompt to begin with; None = the recorded one.
         optimizer: the strategy; None = the recorded one.
         metric: the metric; None = the recorded one.
+        api_base: the address of the run, where it had a token in it, which is kept nowhere; nothing is sent there.
         task: the task, such as one with a `predict` function; None = the recorded one.
 
     Raises:
@@ -187,7 +189,7 @@ def replay(
         ReplayDiverged: something is asked that was not recorded; it says where, and how it differs.
     """
     found: Replayed = run_in_thread(
-        Replaying(Path(source), prompt=prompt, optimizer=optimizer, metric=metric, task=task)
+        Replaying(Path(source), prompt=prompt, optimizer=optimizer, metric=metric, api_base=api_base, task=task)
     )
     return found
 

@@ -14,9 +14,10 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from promptopt import plugin, registry
-from promptopt.config import Settings
+from promptopt.config import Settings, shown
 from promptopt.errors import ConfigError
 from promptopt.plan import Plan, predict_identity
+from promptopt.secret import MARK, masked
 from promptopt.task import Task
 from promptopt.tasks import metrics
 from promptopt.types import Budget, Demo, Example, Image, Metric, Prompt
@@ -49,17 +50,25 @@ def given_to(plan: Plan, front_matter: str) -> dict[str, Any]:
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
-    """Return the settings of a run as JSON; never its folder."""
+    """Return the settings of a run as JSON; never its folder, nor a token in an address."""
     fields = asdict(replace(plan.settings, out=None))
     del fields["out"]
+    fields["api_base"] = fields["api_base"] and masked(fields["api_base"])
+    fields["model_options"] = {
+        role: {name: shown(name, value) if isinstance(value, str) else value for name, value in given.items()}
+        for role, given in plan.settings.model_options.items()
+    }
     plain: dict[str, Any] = json.loads(json.dumps(fields, default=str))
     return plain
 
 
-def read_settings(found: Mapping[str, Any], folder: Path, optimizer: str | None) -> Settings:
+def read_settings(
+    found: Mapping[str, Any], folder: Path, optimizer: str | None, api_base: str | None = None
+) -> Settings:
     """Return settings from their JSON, for a run in another folder.
 
     Args:
+        api_base: the address, where the recorded one had a token in it; nothing is sent there.
         optimizer: the strategy to take instead of the recorded one; None = that one, if it is none of the user's.
 
     Raises:
@@ -69,6 +78,12 @@ def read_settings(found: Mapping[str, Any], folder: Path, optimizer: str | None)
     unknown = sorted(set(fields) - set(Settings.__dataclass_fields__))
     if unknown:
         raise ConfigError(f"the recording's settings have {unknown[0]!r}, which this version does not know")
+    fields["api_base"] = api_base or fields.get("api_base")
+    if MARK in str(fields["api_base"]):
+        raise ConfigError(
+            f"the run's address had a token in it, which is kept nowhere ({fields['api_base']}); name the address "
+            "again: --api-base (nothing is sent there)"
+        )
     fields["optimizer"] = optimizer or _known(registry.kind(), _text(fields.get("optimizer"), "optimizer"))
     try:
         budget = dict(fields.pop("budget"))

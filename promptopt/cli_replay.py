@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ def replay(
     optimizer: Annotated[str | None, typer.Option(help="strategy to take instead, such as path.py:Name")] = None,
     metric: Annotated[str | None, typer.Option(help="metric to take instead, such as path.py:function")] = None,
     data: Annotated[str | None, typer.Option(help="task that is a plug-in: path.py:Name")] = None,
+    api_base: Annotated[str | None, typer.Option(help="address of the run, if it had a token in it")] = None,
 ) -> None:
     """Go through a finished run again without any model.
 
@@ -32,7 +33,8 @@ def replay(
     from promptopt.screen import clean
 
     task = None if data is None else api.plugged_task(data)
-    replaying = Replaying(source, prompt=prompt, optimizer=optimizer, metric=metric, task=task)
+    changed: dict[str, Any] = {"prompt": prompt, "optimizer": optimizer, "metric": metric, "task": task}
+    replaying = Replaying(source, **changed, api_base=api_base)
     try:
         found = api.run_in_thread(replaying)
     except ReplayDiverged as error:

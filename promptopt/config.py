@@ -459,7 +459,7 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         options["api-base"] = masked(settings.api_base)
     options["set"] = dict(settings.options)
     options["set-model"] = {
-        f"{role}.{name}": _shown(name, value) if isinstance(value, str) else json.dumps(value)
+        f"{role}.{name}": shown(name, value) if isinstance(value, str) else json.dumps(value)
         for role, given in settings.model_options.items()
         for name, value in given.items()
     }
@@ -469,7 +469,7 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value not in (None, {}) and value is not False}
 
 
-def _shown(name: str, value: str) -> str:
+def shown(name: str, value: str) -> str:
     """Return an option of a model as it is recorded: an address without a token that it may hold."""
     return masked(value) if name == "api_base" else value
 

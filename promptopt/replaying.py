@@ -56,6 +56,7 @@ class Replaying:
         prompt: the prompt to begin with instead of the recorded one; None = that one.
         optimizer: the strategy to take instead, as in `optimize`.
         metric: the metric to take instead, by name or itself.
+        api_base: the address that the run had, where that had a token in it; nothing is sent there.
         task: the whole task to take instead, such as one with a `predict` function; the prompt stays.
 
     Raises:
@@ -69,11 +70,13 @@ class Replaying:
         prompt: Path | str | Prompt | None = None,
         optimizer: str | None = None,
         metric: str | Metric | None = None,
+        api_base: str | None = None,
         task: Task | None = None,
     ) -> None:
         self.recording = recording.of_run(source) if source.is_dir() else recording.read(source)
         self.stop = Stop()
         self._changes = (prompt, optimizer, metric, task)
+        self._api_base = api_base
         found, status = self.recording, (self.recording.result or {}).get("status")
         if status not in _REPLAYED:
             how = f"a run that ended as {status}" if status else "no run that has ended"
@@ -115,7 +118,7 @@ class Replaying:
     def _plan(self, folder: Path) -> Plan:
         found = self.recording
         prompt, optimizer, metric, task = self._changes
-        settings = brief.read_settings(found.settings, folder, optimizer)
+        settings = brief.read_settings(found.settings, folder, optimizer, self._api_base)
         given = brief.read_task(found.brief, folder.parent, metric) if task is None else task
         _check_predict(found.brief, given)
         if prompt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ SKIPPED = {
     "build",
     "runs",
 }
+OUT = ROOT / "benchmarks" / "out"
 # What recordings alone must not hold either: headers with keys, of whatever shape.
 HEADERS = re.compile(
     r"\b(?:proxy-)?authorization['\"]?\s*:|\b(?:set-)?cookie['\"]?\s*:|\b(?:x-)?api[-_]?key['\"]?\s*[:=]\s*['\"]?[\w-]{6}|"
@@ -54,7 +56,10 @@ EXAMPLES = {
 
 def recorded() -> list[Path]:
     """Return every file of the repository but code."""
-    found = [path for path in ROOT.rglob("*") if not SKIPPED & set(path.relative_to(ROOT).parts)]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in SKIPPED and Path(folder, name) != OUT]
+        found += [Path(folder, name) for name in names]
     return sorted(
         path for path in found if path.is_file() and path.suffix not in CODE and ".egg-info" not in str(path)
     )

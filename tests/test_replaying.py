@@ -16,6 +16,7 @@ from scripted import Scripted, documented_strategy, make_run, make_task, model, 
 
 import promptopt
 from promptopt import recording, registry
+from promptopt.api import prepare, replay
 from promptopt.config import Settings
 from promptopt.errors import ConfigError, ContentRefused, RateLimited, ReplayDiverged
 from promptopt.gateway import RetryPolicy
@@ -58,18 +59,18 @@ def test_every_strategy_ends_identically_from_folder_and_recording(tmp_path: Pat
         task.initial, task, model="sim", optimizer=name, budget=budget, proof_examples=5, out=folder
     )
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    found = promptopt.replay(folder)
+    found = replay(folder)
     assert found.differences == ()
     assert found.n_answers == made.spend.calls > 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, "the folder stays as it is"
-    assert promptopt.replay(recorded(folder)).is_identical
+    assert replay(recorded(folder)).is_identical
 
 
 def test_a_raised_budget_ends_identically(tmp_path: Path) -> None:
     for calls in (160, 300):
         execute(tmp_path / "run", Settings(model="sim", budget=Budget(calls=calls), seed=5))
-    assert promptopt.replay(tmp_path / "run").is_identical
-    assert promptopt.replay(recorded(tmp_path / "run")).is_identical
+    assert replay(tmp_path / "run").is_identical
+    assert replay(recorded(tmp_path / "run")).is_identical
 
 
 def test_missing_and_refused_answers_stay_what_they_were(tmp_path: Path) -> None:
@@ -86,8 +87,8 @@ def test_missing_and_refused_answers_stay_what_they_were(tmp_path: Path) -> None
     once = RetryPolicy(n_attempts=1, first_wait_s=0.0)
     result = asyncio.run(Run(plan, transports={"sim": Scripted(faulty)}, retry=once).execute())
     assert result.missing
-    assert promptopt.replay(tmp_path / "run").differences == ()
-    assert promptopt.replay(recorded(tmp_path / "run")).differences == ()
+    assert replay(tmp_path / "run").differences == ()
+    assert replay(recorded(tmp_path / "run")).differences == ()
 
 
 def test_a_run_that_time_ended_ends_there_again(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_run_that_time_ended_ends_there_again(tmp_path: Path) -> None:
     budget = Budget(seconds=0.8)
     made = promptopt.optimize(task.initial, task, model="sim", budget=budget, out=tmp_path / "run")
     assert "time is over" in made.reason
-    assert promptopt.replay(tmp_path / "run").differences == ()
+    assert replay(tmp_path / "run").differences == ()
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])
@@ -104,13 +105,13 @@ def test_a_run_that_did_not_end_is_refused_with_what_to_do(tmp_path: Path, statu
     result = json.loads((tmp_path / "result.json").read_text())
     (tmp_path / "result.json").write_text(json.dumps({**result, "status": status}))
     with pytest.raises(ConfigError, match=f"ended as {status}; let it go on with the command that began it"):
-        promptopt.replay(tmp_path)
+        replay(tmp_path)
 
 
 def test_another_prompt_diverges_with_the_place_and_the_difference(tmp_path: Path) -> None:
     execute(tmp_path, Settings(model="sim", budget=Budget(calls=160)))
     with pytest.raises(ReplayDiverged, match="has no answer to a call of sim") as caught:
-        promptopt.replay(tmp_path, prompt="Say which colour it is.")
+        replay(tmp_path, prompt="Say which colour it is.")
     assert caught.value.path == "root:0"
     assert "-Name the colour." in caught.value.difference
     assert "+Say which colour it is." in caught.value.difference
@@ -149,10 +150,10 @@ def test_a_function_as_metric_has_to_be_given_again(tmp_path: Path) -> None:
         "Sort it.", rows, metric=short, model="sim", budget=Budget(calls=150), proof_examples=5, out=tmp_path
     )
     with pytest.raises(ConfigError, match="code is never taken from a recording"):
-        promptopt.replay(tmp_path)
+        replay(tmp_path)
     from promptopt.tasks.function_metric import given
 
-    assert promptopt.replay(tmp_path, metric=given(short)).differences == ()
+    assert replay(tmp_path, metric=given(short)).differences == ()
 
 
 def test_the_file_of_a_metric_is_part_of_the_recording(tmp_path: Path, run: Runner) -> None:  # noqa: F811
@@ -160,7 +161,7 @@ def test_the_file_of_a_metric_is_part_of_the_recording(tmp_path: Path, run: Runn
     Path("prompt.md").write_text("Give the colour as JSON: {{item}}")
     Path("data.csv").write_text("item\n" + "\n".join(f"thing {i}" for i in range(60)) + "\n")
     transport = Scripted(lambda request: '{"colour": 1}' if "JSON" in request.messages[-1].content else "{}")
-    plan, _ = promptopt.api.prepare(  # type: ignore[attr-defined]
+    plan, _ = prepare(
         Path("prompt.md"),
         "data.csv",
         Settings(model="sim", budget=Budget(calls=120), out=tmp_path / "run"),
@@ -183,8 +184,8 @@ def test_a_function_of_the_user_has_to_be_given_again(tmp_path: Path) -> None:
         task.initial, task, model="sim", budget=Budget(calls=150), proof_examples=5, out=tmp_path / "run"
     )
     with pytest.raises(ConfigError, match="came from the function"):
-        promptopt.replay(tmp_path / "run")
-    assert promptopt.replay(tmp_path / "run", task=task).differences == ()
+        replay(tmp_path / "run")
+    assert replay(tmp_path / "run", task=task).differences == ()
 
 
 def test_no_key_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +195,7 @@ def test_no_key_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("OPENAI_API_KEY")
     models = json.loads((tmp_path / "models.json").read_text())
     (tmp_path / "models.json").write_text(json.dumps({**models, "litellm": "0.0.1"}))
-    assert promptopt.replay(tmp_path).differences == ()
+    assert replay(tmp_path).differences == ()
 
 
 def test_another_result_is_told_field_by_field(tmp_path: Path, run: Runner) -> None:  # noqa: F811
@@ -209,3 +210,15 @@ def test_another_result_is_told_field_by_field(tmp_path: Path, run: Runner) -> N
     assert "the best prompt differs:" in done.out
     assert "-Something else." in done.out
     assert "\nnot identical: " in done.out
+
+
+def test_a_token_in_the_address_has_to_be_given_again(tmp_path: Path, run: Runner) -> None:  # noqa: F811
+    address = "http://127.0.0.1:9/k3yk3yk3yk3yk3yk3y/v1"
+    settings = Settings(model="mine", api_base=address, budget=Budget(calls=160), out=tmp_path / "run")
+    asyncio.run(Run(make_plan(make_task(), settings), transports={"": Scripted(model)}).execute())
+    refused = run("replay", "run")
+    assert refused.status == 2
+    assert "--api-base" in refused.err
+    assert "k3yk3y" not in refused.err
+    assert run("replay", "run", "--api-base", address).out.startswith("identical: ")
+    assert "k3yk3y" not in recorded(tmp_path / "run").read_text()
