@@ -242,22 +242,34 @@ def _settle(
     actual = actual_amount(reply, worst_case)
     lease.settle(call.key, worst_case, actual)
     state.count(call, reply, actual, path)
-    over = actual.excess(worst_case)
-    is_limited = actual.tokens > worst_case.tokens and state.limits.tokens < Amount.endless().tokens
-    is_limited |= actual.usd > worst_case.usd and state.limits.usd.is_finite()
-    if over and is_limited:
-        return ReservationBroken(
-            f"{call.request.model} reported more than the worst case of a call ({over}); the run stops, since "
-            "its budget can no longer be guaranteed: lower --max-tokens or ask the endpoint's operator"
-        )
-    return None
+    return broken_reservation(state.models, state.limits, call, reply)
+
+
+def broken_reservation(
+    models: Mapping[Role, ModelSpec], limits: Amount, call: Call, response: Response
+) -> ReservationBroken | None:
+    """Return the error of an answer that took more than its call's worst case, where that is limited."""
+    are_limited = (limits.tokens < Amount.endless().tokens, limits.usd.is_finite())
+    if not any(are_limited):
+        return None
+    worst_case = models[call.role].worst_case(call.request)
+    actual = actual_amount(response, worst_case)
+    more = actual.minus(worst_case)
+    if not (more.tokens > 0 and are_limited[0]) and not (more.usd > 0 and are_limited[1]):
+        return None
+    return ReservationBroken(
+        f"{call.request.model} reported more than the worst case of a call ({actual.excess(worst_case)}: "
+        f"{more.in_words()} more than was reserved); the run stops, since its budget can no longer be guaranteed: "
+        "lower --max-tokens or ask the endpoint's operator"
+    )
 
 
 def actual_amount(response: Response, worst_case: Amount) -> Amount:
-    """Return what an answer took; what the endpoint does not report counts as the worst case."""
-    usage = response.usage
-    tokens = worst_case.tokens if usage is None else usage.input_tokens + usage.output_tokens
-    return Amount(1, tokens, worst_case.usd if response.cost_usd is None else response.cost_usd)
+    """Return what an answer took; what the endpoint does not report, or cannot be, counts as the worst case."""
+    usage, usd = response.usage, response.cost_usd
+    is_absurd = usage is not None and (usage.input_tokens <= 0 or usage.output_tokens < 0)
+    tokens = worst_case.tokens if is_absurd or usage is None else usage.input_tokens + usage.output_tokens
+    return Amount(1, tokens, worst_case.usd if usd is None or usd < 0 or is_absurd else usd)
 
 
 def gaps_at(state: RunState, place: str) -> dict[bytes, ProviderError]:

@@ -211,7 +211,9 @@ def simulate(
     calls_per_second: Annotated[float | None, typer.Option(help="answers a second; beyond them 429")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(help="tokens a minute; beyond them 429")] = None,
     fault_rate: Annotated[float, typer.Option(help="share of calls that fail, 0 to 1")] = 0,
-    fault: Annotated[list[str] | None, typer.Option(help="kind of failure, repeatable; else 500")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="kind, repeatable: see docs/simulator.md; else 500")
+    ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="end by itself after so long")] = None,
 ) -> None:
     """Serve the built-in simulator on this machine.

@@ -46,6 +46,9 @@ _REMEDIES = {
     "PaymentRequiredError": "; check the account's credit",
     "NotFoundError": "; check the model's name and --api-base",
 }
+# litellm calls them bad requests where the error object says `invalid_request_error`, as OpenAI's do.
+_REFUSING_ALL = (401, 402, 403, 404)
+_REMEDY_OF_ALL = "; check the key, the model's name and --api-base"
 # Faults of the code that reads a reply or makes a request; asking again repeats them, and pays again.
 _CODE_FAULTS = (AttributeError, LookupError, TypeError, ValueError, NotImplementedError)
 # Names of classes that litellm writes around what an endpoint says.
@@ -79,6 +82,8 @@ def classify(
     status = str(getattr(error, "status_code", ""))
     if type(error) is litellm.APIError and status in ("402", "403"):  # it has no class of its own for these
         return RunRefused(message)
+    if isinstance(error, litellm.BadRequestError) and _status_behind(error) in _REFUSING_ALL:
+        return RunRefused(message + _REMEDY_OF_ALL)
     body = getattr(error, "body", None)
     code = body.get("code") if isinstance(body, dict) else None
     if isinstance(error, litellm.BadRequestError) and code in _REFUSAL_CODES:
@@ -138,6 +143,12 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(one))
         yield one
         one = one.__cause__ or one.__context__
+
+
+def _status_behind(error: Exception) -> int | None:
+    """Return the HTTP status of the reply behind an error, whatever litellm made of it; None = not known."""
+    statuses = (getattr(one, "status_code", None) for one in _behind(error))
+    return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def _retry_after(error: Exception) -> float | None:

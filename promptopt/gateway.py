@@ -21,6 +21,9 @@ from promptopt.errors import (
     BudgetExhausted,
     CallRefused,
     CallTimedOut,
+    Interrupted,
+    PromptoptError,
+    ProviderError,
     RateLimited,
     TooManyMissing,
     TransientError,
@@ -35,6 +38,8 @@ from promptopt.types import Phase, Request, Response, Role
 
 # So many calls in a row that failed for good mean that the endpoint is down, not the request.
 MAX_FAILURES_IN_A_ROW = 20
+# Where a model refuses as many calls as these, and they were its first, it refuses all.
+MAX_REFUSED_AT_FIRST = 20
 _STOP_CHECK_S = 0.2
 
 
@@ -78,6 +83,7 @@ class Gateway:
         transports: by model name; "" is the one for every other model.
         concurrency: calls in flight at most.
         pacing: when calls may leave for each endpoint; None = as soon as a place is free.
+        inspect: returns why an answer, which is kept, must be the last one; None = it need not.
         sleep: how to wait between attempts; replaced in tests.
     """
 
@@ -90,6 +96,7 @@ class Gateway:
         retry: RetryPolicy | None = None,
         stop: Stop | None = None,
         pacing: Pacing | None = None,
+        inspect: Callable[[Call, Response], ProviderError | None] = lambda call, response: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._journal = journal
@@ -98,7 +105,10 @@ class Gateway:
         self._retry = retry or RetryPolicy()
         self._stop = stop or Stop()
         self._pacing = pacing
+        self._inspect = inspect
         self._sleep = sleep
+        self._ended: PromptoptError | None = None
+        self._first_calls: dict[str, _FirstCalls] = {}
         self._flying: dict[bytes, asyncio.Future[Response]] = {}
         self._attempt_ids = itertools.count(journal.next_attempt_id())
         self._n_failures_in_a_row = 0
@@ -111,7 +121,9 @@ class Gateway:
     async def answer_all(self, calls: Sequence[Call]) -> list[Response | BaseException]:
         """Return the answers to `calls`, in order, the missing ones asked for at once; see `answer` for errors."""
         known = self._journal.answers([call.key for call in calls])
-        self.n_from_journal += sum(call.key in known for call in calls)
+        for call in calls:
+            if call.key in known:
+                self._note_known(call)
         live = [call for call in calls if call.key not in known]
         replies = iter(await asyncio.gather(*map(self.answer, live), return_exceptions=True))
         return [known.get(call.key) or next(replies) for call in calls]
@@ -129,7 +141,7 @@ class Gateway:
         """
         known = self._journal.answer(call.key)
         if known is not None:
-            self.n_from_journal += 1
+            self._note_known(call)
             return known
         flying = self._flying.get(call.key)
         if flying is not None:
@@ -147,13 +159,40 @@ class Gateway:
             del self._flying[call.key]
         return response
 
+    def _note_known(self, call: Call) -> None:
+        self.n_from_journal += 1
+        self._first_calls.setdefault(call.request.model, _FirstCalls()).is_over = True
+
     async def _live(self, call: Call) -> Response:
+        """Return a live answer; an error after which no call can succeed is the answer to all further calls."""
+        first = self._first_calls.setdefault(call.request.model, _FirstCalls())
+        is_first = first.takes_one()
+        try:
+            response = await self._tried(call)
+            if is_first and response.finish_reason == "content_filter":
+                self._end_if(first.refused(call, "the content filter stopped the answer"))
+        except CallRefused as error:
+            if is_first and (end := first.refused(call, str(error))):
+                self._end_if(end)
+                raise end from error
+            raise
+        except PromptoptError as error:
+            if not leaves_a_gap(error) and not isinstance(error, (BudgetExhausted, Interrupted)):
+                self._end_if(error)
+            raise
+        return response
+
+    async def _tried(self, call: Call) -> Response:
         try:
             response = await self._attempt(call)
         except TransientError as first:
             response = await self._attempt_again(call, first)
         self._n_failures_in_a_row = 0
         return response
+
+    def _end_if(self, error: PromptoptError | None) -> None:
+        """Let no further call out if there is an error; those in flight are awaited and kept."""
+        self._ended = self._ended or error
 
     async def _attempt_again(self, call: Call, first: TransientError) -> Response:
         """Retry after a first failure; the retrying machinery costs nothing where all goes well."""
@@ -191,7 +230,7 @@ class Gateway:
         pause = asyncio.ensure_future(self._sleep(pause_s))
         try:
             while not pause.done():
-                self._stop.check()
+                self._check_open()
                 await asyncio.wait({pause}, timeout=_STOP_CHECK_S)
             await pause
         finally:
@@ -247,6 +286,7 @@ class Gateway:
         self._journal.end_attempt(attempt_id, "ok")
         kept = call.request.messages if call.keeps_request else None
         self._journal.add_answer(call.key, call.request.model, response, _as_json(kept))
+        self._end_if(self._inspect(call, response))
         await self._journal.committed()
         return response
 
@@ -263,9 +303,15 @@ class Gateway:
                 raise self._time_over() from error
             raise CallTimedOut(f"no reply from {call.request.model} within {timeout_s:.0f} s") from error
 
+    def _check_open(self) -> None:
+        """Raise if no call may leave any more."""
+        self._stop.check()
+        if self._ended is not None:
+            raise self._ended.with_traceback(None)
+
     def _time_left(self, call: Call) -> float:
         """Return the seconds that an attempt may take; raises if it may not begin."""
-        self._stop.check()
+        self._check_open()
         deadline = self.deadlines.get(call.phase)
         if deadline is None:
             return call.timeout_s
@@ -278,6 +324,36 @@ class Gateway:
         """Return the error that ends a phase, with the last failure if no answer has come since it."""
         failure = f"; the last attempt failed: {self._unmended}" if self._unmended else ""
         return BudgetExhausted(f"budget exhausted: the time is over{failure}")
+
+
+@dataclass
+class _FirstCalls:
+    """The first calls to a model: where it refuses them all, no prompt is to blame.
+
+    Only those that left first count, since refusals arrive sooner than answers.
+
+    Args:
+        is_over: an answer of the model was there before them.
+    """
+
+    n_left: int = 0
+    n_refused: int = 0
+    is_over: bool = False
+
+    def takes_one(self) -> bool:
+        """Count a call that leaves, and return whether it is one of the first."""
+        self.n_left += 1
+        return self.n_left <= MAX_REFUSED_AT_FIRST and not self.is_over
+
+    def refused(self, call: Call, why: str) -> TooManyMissing | None:
+        """Count a refusal, and return the error that ends the run if it was the last of the first calls."""
+        self.n_refused += 1
+        if self.n_refused < MAX_REFUSED_AT_FIRST:
+            return None
+        return TooManyMissing(
+            f"{call.request.model} refused the first {self.n_refused} calls, and answered none ({why}); what was "
+            "paid is kept: check the prompt, the model and its options, then run the same command to go on"
+        )
 
 
 def leaves_a_gap(error: BaseException) -> bool:

@@ -222,6 +222,13 @@ class Journal:
         for path in paths:
             self._write("DELETE FROM events WHERE run_id = ? AND path = ? AND kind = ?", (self.run_id, path, kind))
 
+    def forget_search(self) -> None:
+        """Leave out all that the run decided; for one that was never answered, so that nothing is lost."""
+        for table in ("steps", "candidates", "evaluations"):
+            self._write(f"DELETE FROM {table} WHERE run_id = ?", (self.run_id,))
+        kept = ("size", "budget raised")
+        self._write("DELETE FROM events WHERE run_id = ? AND kind NOT IN (?,?)", (self.run_id, *kept))
+
     def start_session(self, started_at: str) -> int:
         """Begin a session of the run and return its id; attempts without an outcome become lost."""
         try:

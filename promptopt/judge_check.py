@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from promptopt import data, folder, scoring
 from promptopt.agreement import Agreement, Estimate, Noise, agreement, noise
-from promptopt.asking import N_ROUNDS, RunState
+from promptopt.asking import N_ROUNDS, RunState, broken_reservation
 from promptopt.bound import check_count
 from promptopt.config import Settings, check_same
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, TooManyMissing, TransientError
@@ -167,7 +167,15 @@ class Check:
             journal.set_config(wanted)
             journal.start_session(datetime.now(UTC).isoformat())
             n = self.settings.concurrency
-            gateway = Gateway(journal, used, concurrency=n, retry=retry, stop=self.stop, pacing=Pacing())
+            gateway = Gateway(
+                journal,
+                used,
+                concurrency=n,
+                retry=retry,
+                stop=self.stop,
+                pacing=Pacing(),
+                inspect=partial(broken_reservation, {"judge": self.judge}, self.limit),
+            )
             state = self._state(journal, gateway)
             ratings, status, reason = await self._rate(state, Lease(self.limit, self.stop))
             await journal.committed()

@@ -84,6 +84,12 @@ class Amount(NamedTuple):
             n = min(n, int(limit.usd / self.usd))
         return max(0, n)
 
+    def in_words(self) -> str:
+        """Name the tokens and dollars that are above 0."""
+        parts = [f"{self.tokens} tokens"] if self.tokens > 0 else []
+        parts += [f"${self.usd:.6f}"] if self.usd > 0 else []
+        return " and ".join(parts)
+
     def excess(self, limit: Amount) -> str:
         """Name the parts that are above `limit`."""
         over = []

@@ -373,7 +373,8 @@ class LitellmTransport:
             raise ServerFailed(f"{request.model} sent a reply without choices")
         choice = reply.choices[0]
         raw = getattr(reply, "usage", None)
-        text, usage = text_of(choice), usage_of(raw, sent)
+        text = text_of(choice)
+        usage = usage_of(raw, sent, text)
         if not text and usage is None and sent.is_answer is False:
             raise ServerFailed(f"{request.model} sent a reply without an answer")
         return Response(

@@ -162,8 +162,12 @@ def finish_reason(choice: Any, sent: Sent) -> str:
     return "unknown" if word == "" else str(choice.finish_reason or "unknown")
 
 
-def usage_of(raw: Any, sent: Sent) -> Usage | None:
-    """Return the reported usage; None where it is absurd, or there is none (litellm then says 0 and 0)."""
+def usage_of(raw: Any, sent: Sent, text: str = "") -> Usage | None:
+    """Return the reported usage; None where it is absurd, or there is none (litellm then says 0 and 0).
+
+    Args:
+        text: the answer; tokens of 0 for it are absurd, and would make it free.
+    """
     n_in, n_out = getattr(raw, "prompt_tokens", 0) or 0, getattr(raw, "completion_tokens", 0) or 0
     details_in = getattr(raw, "prompt_tokens_details", None)
     details_out = getattr(raw, "completion_tokens_details", None)
@@ -173,7 +177,9 @@ def usage_of(raw: Any, sent: Sent) -> Usage | None:
         n_in, n_out = _in_and_out(_part(sent.cohere_usage, "tokens"))
         cached = int(_number(sent.cohere_usage.get("cached_tokens")))
     counts = (n_in, n_out, cached, reasoning)
-    if not (n_in or n_out) or not all(isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in counts):
+    if not (n_in and (n_out or not text)) or not all(
+        isinstance(n, int) and 0 <= n <= _MOST_TOKENS for n in counts
+    ):
         return None
     return Usage(*counts)
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from promptopt import folder, promptfile
-from promptopt.asking import RunState
+from promptopt.asking import RunState, broken_reservation
 from promptopt.errors import (
     BudgetExhausted,
     ConfigError,
@@ -99,8 +100,12 @@ class Run:
                     status, reason, proof = await self._prove(state, status, reason, best)
             finally:
                 clock.cancel()
+            if status == "failed" and (over := self._over(state)):
+                reason += f"; in all {over} above the budget"
             if status == "failed":  # the gaps before an outage are its beginning: a resumed run asks again
                 journal.forget_events("gaps", state.fresh_gaps)
+                if not state.tallies and not self.n_answers_before:  # no answer led to what it decided
+                    journal.forget_search()
             journal.set_elapsed(session, self.elapsed_s - elapsed_before_s)
             await journal.committed()
             self.best = best
@@ -116,6 +121,10 @@ class Run:
             folder.write_chat(self.folder, self.plan, best.prompt)
             folder.write(self.folder / "result.json", result.to_json())
             return result
+
+    def _over(self, state: RunState) -> str:
+        """Return what an endpoint that broke its reservation took above the whole budget; "" = it was kept."""
+        return state.spent("search", "proof").minus(self.plan.limit).in_words()
 
     async def _keep_time(self, journal: Journal, session: int, elapsed_before_s: float) -> None:
         """Journal every second how long the session lasts, so that a kill does not stop the clock."""
@@ -149,6 +158,8 @@ class Run:
             found = await plan.optimizer.optimize(study)
             state.meet(found)  # a prompt that the gate refuses is no result
             best = found
+            if state.gateway.n_failed and not state.tallies:
+                status, reason = "failed", f"no call was answered: {state.gateway.last_failure}"
         except BudgetExhausted as error:  # without one answer, it was an outage
             status, reason = "budget_exhausted" if state.tallies else "failed", str(error)
         except Interrupted as error:
@@ -244,6 +255,7 @@ class Run:
             retry=self._retry,
             stop=self.stop,
             pacing=Pacing(plan.settings.rpm, plan.settings.tpm),
+            inspect=partial(broken_reservation, plan.models, plan.limit),
         )
         seconds = plan.settings.budget.seconds
         if seconds is not None:

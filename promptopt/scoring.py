@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from promptopt import folder
-from promptopt.asking import RunState
+from promptopt.asking import RunState, broken_reservation
 from promptopt.bound import check_count
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError, Interrupted, ProviderError, TaskError, nearest
@@ -315,6 +315,7 @@ class Evaluating:
             retry=self._retry,
             stop=self.stop,
             pacing=Pacing(self.settings.rpm, self.settings.tpm),
+            inspect=partial(broken_reservation, self.models, self.settings.limit),
         )
         if seconds is not None:
             gateway.deadlines = {"search": time.monotonic() + seconds}

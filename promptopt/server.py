@@ -10,17 +10,17 @@ import asyncio
 import collections
 import errno
 import ipaddress
-import json
 import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from promptopt import protocol
+from promptopt import fault, protocol
 from promptopt.errors import ConfigError, nearest
+from promptopt.fault import FAULTS
 from promptopt.protocol import Asked, Refusal
 from promptopt.providers import is_simulator
 from promptopt.simulator import LANDSCAPES, Simulator, landscape
@@ -29,24 +29,9 @@ from promptopt.types import Example, Response
 if TYPE_CHECKING:
     from aiohttp import web
 
-FAULTS: Mapping[str, str] = {
-    "500": "status 500 with an error object",
-    "503": "status 503 with an error object",
-    "429": "status 429 with Retry-After: 1",
-    "hang": "no reply; the connection stays open",
-    "drop": "the connection is closed without a reply",
-    "bad-json": "status 200, JSON cut in the middle",
-    "html": "status 200, a page in HTML",
-    "empty-choices": "status 200, no choices",
-    "null-content": "status 200, a message without content",
-    "no-usage": "status 200, no usage",
-    "error-in-200": "status 200, an error object",
-}
 _MAX_BODY = 16 * 2**20  # bytes; prompts with many demonstrations are long
-_HANG_S = 3600.0
 _LEAST = 0.001  # of rates and seconds; what is far below makes waits endless
 _CLOSE_S = 0.5  # that replies on their way have when the server ends
-_PAGE = "<html><head><title>Please wait</title></head><body><h1>Please wait</h1></body></html>\n"
 
 
 @dataclass(frozen=True)
@@ -299,15 +284,14 @@ def make_app(service: SimulatedService) -> web.Application:
 
     async def chat(request: web.Request) -> web.StreamResponse:
         asked = protocol.read_chat(protocol.parse(await request.read()))
-        latency_s, fault = service.latency_s(), service.fault()
-        if fault == "hang":
-            await asyncio.sleep(_HANG_S)
-        if fault is not None:
-            await asyncio.sleep(latency_s)
-            return _failure(request, asked, fault)
-        body = protocol.completion(asked, service.answer(asked))
+        latency_s, kind = service.latency_s(), service.fault()
+        is_answered = kind is None or kind in fault.WHOLE
+        answer = service.answer(asked) if is_answered else None
         await asyncio.sleep(latency_s)
-        return web.json_response(body)
+        if kind is not None:
+            return await fault.reply(request, asked, kind, answer)
+        assert answer is not None
+        return web.json_response(protocol.completion(asked, answer))
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response(protocol.model_list(service.models))
@@ -325,10 +309,10 @@ def make_app(service: SimulatedService) -> web.Application:
         try:
             response: web.StreamResponse = await handler(request)
         except Refusal as refusal:
-            return _error(refusal)
+            return fault.error_reply(refusal)
         except web.HTTPException as error:
             message = f"{request.method} {request.path}: {error.reason}; see docs/simulator.md for what is served"
-            return _error(Refusal(error.status, message))
+            return fault.error_reply(Refusal(error.status, message))
         return response
 
     app = web.Application(middlewares=[explain], client_max_size=_MAX_BODY)
@@ -337,43 +321,6 @@ def make_app(service: SimulatedService) -> web.Application:
     app.router.add_get("/v1/models", models)
     app.router.add_get("/health", health)
     return app
-
-
-def _error(refusal: Refusal) -> web.Response:
-    from aiohttp import web
-
-    headers: dict[str, str] = {}
-    if refusal.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after_s)))  # whole seconds, says HTTP
-        headers["Retry-After-Ms"] = str(math.ceil(1000 * refusal.retry_after_s))
-    return web.json_response(refusal.body, status=refusal.status, headers=headers)
-
-
-def _failure(request: web.Request, asked: Asked, fault: str) -> web.StreamResponse:
-    from aiohttp import web
-
-    if fault == "drop":
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response()  # reaches nobody
-    if fault.isdigit():
-        wait_s = 1.0 if fault == "429" else None
-        return _error(Refusal(int(fault), f"simulated fault {fault}", retry_after_s=wait_s))
-    if fault == "html":
-        return web.Response(text=_PAGE, content_type="text/html")
-    if fault == "error-in-200":
-        return web.json_response(Refusal(500, "simulated fault in a reply with status 200").body)
-    body = protocol.completion(asked, Response("This reply is a simulated fault.", None, None))
-    if fault == "bad-json":
-        return web.Response(text=json.dumps(body)[:80], content_type="application/json")
-    body |= {"usage": {"prompt_tokens": 8, "completion_tokens": 8, "total_tokens": 16}}
-    if fault == "empty-choices":
-        body["choices"] = []
-    elif fault == "null-content":
-        body["choices"][0]["message"]["content"] = None
-    else:
-        del body["usage"]
-    return web.json_response(body)
 
 
 def _check_installed() -> None:

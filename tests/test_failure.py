@@ -54,6 +54,13 @@ def test_status_decides_the_kind_with_one_hit(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_refusal_of_all_calls_is_one_whatever_its_error_object_says(server: Loopback, status: int) -> None:
+    body = {"error": {"message": "no such luck", "type": "invalid_request_error", "param": None, "code": None}}
+    with pytest.raises(RunRefused):
+        ask(server, MODELS[0], Reply(body, status))
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     "reply", [Reply("<html>a proxy's page</html>"), Reply(drops=True), Reply({})], ids=["page", "drop", "empty"]

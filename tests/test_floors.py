@@ -78,6 +78,7 @@ FLOORS = {
     6: {
         "screen",
         "catalogue",
+        "fault",
         "server",
         "cli",
         "cli_options",

@@ -75,6 +75,19 @@ def test_absurd_usage_is_unknown(server: Loopback, model: str, odd: dict[str, An
     assert (response.text, response.usage, response.cost_usd) == ("red", None, None)
 
 
+@pytest.mark.parametrize("usage", [(0, 5), (10, 0), (0, 0)])
+def test_tokens_of_nothing_for_an_answer_are_unknown_so_that_it_is_not_free(
+    server: Loopback, usage: tuple[int, int]
+) -> None:
+    response = ask(server, "openai/gpt-4o-mini", chat(usage=usage))
+    assert (response.text, response.usage, response.cost_usd) == ("red", None, None)
+
+
+def test_empty_answer_may_take_no_tokens(server: Loopback) -> None:
+    response = ask(server, "openai/gpt-4o-mini", chat("", usage=(10, 0)))
+    assert (response.text, response.usage) == ("", Usage(10, 0))
+
+
 @pytest.mark.parametrize("usage", ["many", [1], 7])
 def test_usage_that_is_none_is_unknown(server: Loopback, usage: Any) -> None:
     assert ask(server, "openai/gpt-4o-mini", chat(usage=usage)).usage is None
