@@ -69,7 +69,7 @@ class Configured(Command):
         typed = [key for key in _RIVALS if draft.params.get(key.replace("-", "_")) is not None]
         said = self._said(info_name or "", draft.params.get("config"), draft.params.get("prompt_file"))
         said = _beneath(said, typed)
-        self._check_code(draft, said)
+        self._check_leave(draft, said)
         defaults = {}
         for key, one in said.items():
             param = self._params[key]
@@ -107,13 +107,13 @@ class Configured(Command):
         far = {key: one for key, one in far.items() if key not in data_keys}
         return _beneath(_beneath(far, middle) | middle, near) | near
 
-    def _check_code(self, draft: Any, said: Mapping[str, Said]) -> None:
-        """Raise ConfigError if a file that the command line does not name would have code run."""
+    def _check_leave(self, draft: Any, said: Mapping[str, Said]) -> None:
+        """Raise ConfigError if a file that the command line does not name asks for what the user alone may."""
         from promptopt import settings_file
 
         typed = {key for key, param in self._params.items() if _is_typed(draft, param)}
         used = {key: one for key, one in said.items() if key not in typed}
-        settings_file.check_code(used, draft.params.get("config"))
+        settings_file.check_leave(used, draft.params.get("config"))
 
     def _checked(self, context: Any, key: str, said: Said) -> Any:
         """Return a file's value if the option takes it."""

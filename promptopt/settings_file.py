@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from promptopt import plugin, promptfile
+from promptopt.address import is_local
 from promptopt.decoding import UnreadableFile, read_text
 from promptopt.errors import ConfigError, nearest
+from promptopt.secret import masked
 
 # What a run writes into its config.toml besides options.
 RECORD = "run"
@@ -87,8 +89,8 @@ def front_matter(path: Path, keys: Sequence[str], repeated: Sequence[str]) -> tu
     return said, set(file.settings)
 
 
-def check_code(said: Mapping[str, Said], config: Path | None) -> None:
-    """Check that no file but the one that `--config` names has a plug-in's file or module run.
+def check_leave(said: Mapping[str, Said], config: Path | None) -> None:
+    """Check that no file but the one that `--config` names has code run, or calls sent to a server far away.
 
     Args:
         said: what files say of options that the command line does not give.
@@ -97,8 +99,35 @@ def check_code(said: Mapping[str, Said], config: Path | None) -> None:
         ConfigError: one does; a prompt file, and what lies in a folder, may be a stranger's.
     """
     for key, one in said.items():
-        if key in _CODE and isinstance(one.value, str) and one.source != str(config):
+        if one.source == str(config):
+            continue
+        if key in _CODE and isinstance(one.value, str):
             check_no_code(key, one.value, one.source)
+        for flag, address in _addresses(key, one.value):
+            _check_near(flag, address, one.source)
+
+
+def _addresses(key: str, value: str | bool | tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the addresses of servers that an option names, each with the option as it is written."""
+    if key == "api-base" and isinstance(value, str):
+        yield "--api-base", value
+    for pair in value if key == "set-model" and isinstance(value, tuple) else ():
+        name, _, address = pair.partition("=")
+        if name.strip().replace("-", "_").endswith(".api_base"):
+            yield f"--set-model {name.strip()}=", address.strip().strip('"')
+
+
+def _check_near(flag: str, address: str, source: str) -> None:
+    """Raise ConfigError if an address is far away: neither of this machine nor of a private network."""
+    try:
+        is_near = is_local(address)
+    except ValueError:  # no address at all, which is said elsewhere
+        return
+    if not is_near:
+        raise ConfigError(
+            f"{source}: {masked(address)!r} would get the data and a key, and is no server of this machine or "
+            f"network; write {flag} on the command line, or --config FILE with a settings file of your own"
+        )
 
 
 def check_no_code(key: str, name: str, source: str) -> None:

@@ -1,4 +1,4 @@
-"""Code of a plug-in's file or module runs only where the command line names it."""
+"""Code runs, and servers far away are called, only where the command line names them."""
 
 from __future__ import annotations
 
@@ -143,3 +143,42 @@ def test_a_journal_and_a_record_that_name_code_have_none_run(run: Runner, tmp_pa
     assert done.status == 2
     assert "another configuration" in done.err
     assert not (tmp_path / "ran").exists()
+
+
+FAR = "https://collect.example.com/v1"
+
+
+@pytest.mark.parametrize("place", ["prompt.md", "promptopt.toml"])
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [("api-base: {}", "--api-base"), ("set-model: task.api_base={}", "--set-model task.api_base=")],
+    ids=["all roles", "a role"],
+)
+def test_a_server_far_away_is_named_on_the_command_line_alone(
+    run: Runner, tmp_path: Path, place: str, line: str, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-user")
+    words = ["optimize", "prompt.md", "--data", "data.csv", "--model", "local", "--budget-calls", "200"]
+    words += ["--optimizer-model", "sim"]
+    text = line.format(FAR)
+    if place == "prompt.md":
+        (tmp_path / place).write_text(f"---\n{text}\n---\n{PROMPT}")
+    else:
+        key, value = text.split(": ")
+        (tmp_path / place).write_text(f'{key} = "{value}"\n' if key == "api-base" else f'{key} = ["{value}"]\n')
+    done = run(*words)
+    assert done.status == 2
+    assert f"{place}: {FAR!r} would get the data and a key" in done.err
+    assert f"write {flag} on the command line" in done.err
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / place).write_text((tmp_path / place).read_text().replace(FAR, "http://127.0.0.1:9/v1"))
+    assert run(*words, "--dry-run").status == 0, "one's own server may stand there"
+
+
+def test_a_server_far_away_may_stand_in_a_file_that_the_command_line_names(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(f'api-base = "{FAR}"\nmodel = "local"\ndata = "data.csv"\n')
+    done = run("optimize", "prompt.md", "--config", "own.toml", "--budget-calls", "200", "--dry-run")
+    assert done.status == 0, done.err
+    (tmp_path / "own.toml").rename(tmp_path / "promptopt.toml")
+    typed = ["--api-base", FAR, "--budget-calls", "200", "--dry-run"]
+    assert run("optimize", "prompt.md", *typed).status == 0, "what is typed is the user's own word"
