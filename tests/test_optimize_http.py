@@ -101,6 +101,7 @@ def test_requests_hold_nothing_but_the_question(flawless: Any) -> None:
     assert set(server.paths) == {"/v1/chat/completions"}
 
 
+@pytest.mark.soak  # its pauses take half a minute; test_faults.py shows the same of every strategy
 def test_server_that_fails_a_fifth_of_the_time_gives_the_same_result(tmp_path: Path, flawless: Any) -> None:
     draw, lock, n_failed = random.Random(1), threading.Lock(), 0
 

@@ -378,7 +378,8 @@ def test_a_failed_evaluation_says_why_once(run: Runner, tmp_path: Path) -> None:
     assert "error: metric own.py:score" in done.err
 
 
-def test_a_dead_server_has_no_costs_a_call(run: Runner) -> None:
+def test_a_dead_server_has_no_costs_a_call(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptopt.gateway.random.uniform", lambda low, high: 0.0)  # no pause between attempts
     words = ("--model", "m", "--api-base", "http://127.0.0.1:9/v1", "--examples", 1)
     done = run("evaluate", SUPPORT, "--data", "support", *words)
     assert done.status == 1

@@ -387,6 +387,7 @@ def test_optimize_runs_against_the_server(plain: str, tmp_path: Path) -> None:
     assert (folder / "best.md").exists()
 
 
+@pytest.mark.soak  # its pauses take half a minute; see test_faults.py and test_faults_http.py
 def test_a_run_gets_through_faults(tmp_path: Path) -> None:
     faults = [word for kind in ("500", "drop", "429") for word in ("--fault", kind)]
     with served("--data", "support", "--fault-rate", 0.2, *faults) as (address, _):
