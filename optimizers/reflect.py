@@ -76,6 +76,7 @@ class _Climb:
         tried: ids of all prompts that were evaluated or are the incumbent.
         n_fresh: train examples that have been used in turn.
         n_edits: rewrites of a child.
+        p_bare: chance that a rewritten child shows no demonstrations.
     """
 
     best: Candidate
@@ -88,6 +89,7 @@ class _Climb:
     tried: set[str] = field(default_factory=set)
     n_fresh: int = 0
     n_edits: int = 2
+    p_bare: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Reflect:
         n_fail: failures to collect of each incumbent.
         max_fresh: most train examples that are tried for them at a time.
         max_demos: most demonstrations of a prompt; 0 = none at all.
+        p_bare: chance that a rewritten child shows no demonstrations; None = 0, from 600 task answers on 0.15.
         p_drop: chance that a change of demonstrations takes some or all of them away.
         p_hard: chance that a new demonstration is one that an incumbent failed on, with its target.
         demo_every: every so many children, one changes demonstrations alone.
@@ -119,6 +122,7 @@ class Reflect:
     n_fail: int = 8
     max_fresh: int = 20
     max_demos: int = 8
+    p_bare: float | None = None
     p_drop: float = 0.3
     p_hard: float = 0.5
     demo_every: int = 3
@@ -139,7 +143,7 @@ class Reflect:
         check_range(self, "show", "n_fail", "max_fresh", "demo_every", "block", "min_rows", at_least=1)
         check_range(self, "edits", "children", at_least=1)
         check_range(self, "max_demos", "rows_factor", "z", at_least=0)
-        check_range(self, "p_drop", "p_hard", at_least=0, at_most=1)
+        check_range(self, "p_bare", "p_drop", "p_hard", at_least=0, at_most=1)
 
     def minimum_calls(self) -> int:
         """Return the answers below which a search makes no sense: the initial prompt, its failures, one child."""
@@ -179,7 +183,8 @@ class Reflect:
         dev, train = study.task.dev, study.task.train
         rows = [dev[i] for i in study.rng.permutation(len(dev))[: self._n_rows(n_answers)]]
         shuffled = [train[i] for i in study.rng.permutation(len(train))]
-        climb = _Climb(study.initial, rows, shuffled, n_edits=self._n_edits(n_answers))
+        p_bare = (0.15 if n_answers >= _SOME_ANSWERS else 0.0) if self.p_bare is None else self.p_bare
+        climb = _Climb(study.initial, rows, shuffled, n_edits=self._n_edits(n_answers), p_bare=p_bare)
         climb.tried.add(study.initial.id)
         table = await study.evaluate([climb.best], rows)
         climb.scores = dict(zip((e.id for e in rows), table.values[0].tolist(), strict=True))
@@ -256,7 +261,9 @@ class Reflect:
         for _ in range(climb.n_edits):
             group = list(islice(groups, min(self.show, len(order))))
             instruction = await self._rewrite(study, instruction, group)
-        if climb.n_edits > 1:
+        if climb.p_bare and study.rng.random() < climb.p_bare:
+            demos = ()
+        elif climb.n_edits > 1:
             demos = self._vary(study, climb, instruction, demos, climb.n_edits - 1)
         return study.candidate(instruction, demos, parents=[best], operator="reflection")
 

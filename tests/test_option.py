@@ -13,6 +13,7 @@ from promptopt.errors import ConfigError
 
 # The largest value that each option of fractions may have, and whether it may be reached; None = any size works.
 MOST: dict[tuple[str, str], tuple[float, bool] | None] = {
+    ("reflect", "p_bare"): (1, True),
     ("reflect", "p_drop"): (1, True),
     ("reflect", "p_hard"): (1, True),
     ("reflect", "z"): None,

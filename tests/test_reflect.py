@@ -138,6 +138,35 @@ def test_every_third_child_changes_demonstrations_alone() -> None:
     assert len(child.prompt.demos) == 2
 
 
+@pytest.mark.parametrize(
+    ("p_bare", "n_calls", "shares"),
+    [(None, 300, {0.0}), (None, 900, {0.15}), (0.5, 300, {0.5}), (0.0, 900, {0.0})],
+)
+def test_from_many_answers_on_some_children_are_bare(
+    p_bare: float | None, n_calls: int, shares: set[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    async def child(self: Reflect, study: Any, climb: _Climb, k: int) -> None:
+        seen.add(climb.p_bare)
+
+    monkeypatch.setattr(Reflect, "_child", child)
+    study, _ = make_study(answering(lambda i, _: False), n_calls=n_calls)
+    drive(Reflect(p_bare=p_bare).optimize(study))
+    assert seen == shares
+
+
+def test_a_bare_child_shows_nothing() -> None:
+    study, _ = make_study(answering(lambda i, _: False))
+    climb = begun(study)
+    climb.fails = [Failure(e, "", "") for e in study.task.train]
+    climb.good = {e.id: "red" for e in study.task.train}
+    demo = Demo((("input", "item number 0"),), "red")
+    climb.best = Candidate(Prompt("Name it.", (demo,)))
+    climb.p_bare = 1.0
+    assert drive(Reflect()._child(study, climb, 1)).prompt.demos == ()
+
+
 def test_draws_the_rarest_target_first() -> None:
     study, _ = make_study(answering(lambda i, _: True))
     climb = begun(study)
