@@ -1,6 +1,8 @@
 # Everything runs in .venv, made from the locked requirements. Needs Python 3.11 or newer and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
+# One more than there are cores: some tests wait for processes of their own.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 .PHONY: demo test soak lint types audit cassettes lock clean
 
@@ -8,7 +10,7 @@ demo: .venv/.ready  ## the main job on a bundled task with the built-in simulato
 	$(BIN)/promptopt optimize tasks/support/prompt.md --data support --model sim --budget-calls 1500
 
 test: .venv/.ready  ## the whole test suite, with the network shut
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 soak: .venv/.ready  ## what takes too long for every change: kills, faults and random input at length
 	$(BIN)/python -m pytest -m soak -n auto

@@ -36,7 +36,7 @@ KINDS = ("calls", "tokens", "usd")
 PLACES = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # of the way from the least budget to all that a run takes
 # Dollars are charged as tokens are; of the built-in strategies, they are left to the soak and to the contract.
 QUICK = [(name, kind) for name in NAMES[:-4] for kind in KINDS if kind != "usd" or name.startswith("nested")]
-N_SEEDS, N_QUICK, N_HELD = 200, 4, 4
+N_SEEDS, N_QUICK, N_HELD = 200, 3, 4
 # Short texts, so that worst cases are near to what is used and budgets end in many places.
 SHORT: dict[str, Any] = {
     "model_options": {"optimizer": {"max_tokens": 400}},
