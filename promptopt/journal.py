@@ -226,8 +226,8 @@ class Journal:
         """Leave out all that the run decided; for one that was never answered, so that nothing is lost."""
         for table in ("steps", "candidates", "evaluations"):
             self._write(f"DELETE FROM {table} WHERE run_id = ?", (self.run_id,))
-        kept = ("size", "budget raised")
-        self._write("DELETE FROM events WHERE run_id = ? AND kind NOT IN (?,?)", (self.run_id, *kept))
+        kept = ("size", "budget raised", BRIEF, SETTINGS)
+        self._write("DELETE FROM events WHERE run_id = ? AND kind NOT IN (?,?,?,?)", (self.run_id, *kept))
 
     def start_session(self, started_at: str) -> int:
         """Begin a session of the run and return its id; attempts without an outcome become lost."""
@@ -440,7 +440,10 @@ class Journal:
 
 def _check_length(db: sqlite3.Connection, path: Path | None) -> None:
     """Raise JournalError if a file without a write-ahead log is shorter than it says: its end was cut off."""
-    if path is None or path.with_name(f"{path.name}-wal").stat().st_size:
+    if path is None:
+        return
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
         return
     n_bytes = db.execute("PRAGMA page_count").fetchone()[0] * db.execute("PRAGMA page_size").fetchone()[0]
     if path.stat().st_size < n_bytes:

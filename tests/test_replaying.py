@@ -22,7 +22,7 @@ from promptopt.errors import ConfigError, ContentRefused, RateLimited, ReplayDiv
 from promptopt.gateway import RetryPolicy
 from promptopt.plan import make_plan
 from promptopt.run import Run
-from promptopt.testing import label_task
+from promptopt.testing import label_task, outcome
 from promptopt.types import Budget, Request, Score
 
 INITIAL = "Name the colour."
@@ -89,6 +89,19 @@ def test_missing_and_refused_answers_stay_what_they_were(tmp_path: Path) -> None
     assert result.missing
     assert replay(tmp_path / "run").differences == ()
     assert replay(recorded(tmp_path / "run")).differences == ()
+
+
+def test_a_run_that_was_never_answered_at_first_is_replayed_like_any_other(tmp_path: Path) -> None:
+    def refuse(request: Request) -> str:
+        raise ContentRefused("the filter stopped it")
+
+    settings = Settings(model="sim", budget=Budget(calls=200), optimizer="capo", seed=3)
+    execute(tmp_path / "run", settings, refuse)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    execute(tmp_path / "run", settings)
+    execute(tmp_path / "whole", settings)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert replay(tmp_path / "run").differences == ()
 
 
 def test_a_run_that_time_ended_ends_there_again(tmp_path: Path) -> None:
