@@ -5,7 +5,7 @@ A population of (instruction, demonstrations) pairs is crossed over and mutated 
 children race on blocks of dev examples, where longer prompts carry a penalty.
 
 Deviations from the paper, all switchable where they change results:
-- The race is the sound one of `promptopt.racing`; `race="paper"` takes the paired t-test at alpha = .2.
+- The race is the sound one of `promptopt.stats`; `race="paired-t"` takes the paper's test at alpha = .2.
 - One initial prompt instead of a written pool: the model writes the other members from it.
 - Sizes scale to the budget unless they are given; `preset=paper` takes the published ones. With few calls
   many children on few examples found more than few on many (benchmarks/landscapes.py, seeds 100 to 115).
@@ -30,7 +30,7 @@ import numpy as np
 
 from promptopt.demonstration import demonstrate, not_shown, plain_output
 from promptopt.option import check_range
-from promptopt.racing import Betting, PairedT
+from promptopt.stats import RULES, Betting, Predictive, Rule
 from promptopt.study import Study
 from promptopt.template import render_demo
 from promptopt.types import Candidate, Demo, Example, Role
@@ -90,9 +90,9 @@ class Capo:
         block_size: examples per block of a race (paper: 30); None = chosen from their number.
         max_blocks: most blocks of a race (paper: 10); None = all.
         length_penalty: score that a prompt of the reference length loses in races (gamma).
-        alpha: chance of losing a survivor in a sound race, per pair of survivor and rival.
-        eps: score difference in a sound race below which it does not matter who survives.
-        race: sound = betting test without replacement; paper = paired t-test, alpha = .2, no correction.
+        alpha: chance of losing a given survivor in a race, for the rules predictive and betting.
+        eps: score difference in such a race below which it does not matter who survives.
+        race: rule of the races, see docs/racing.md; paired-t = the paper's, alpha = .2, no correction.
         shuffles_blocks: False = the same order in every race, the last incomplete block left out (paper).
         has_reasoning: demonstrations carry the model's own reply where it is right.
         shrinkage: weight of the population's mean in an incumbent's score, in examples; 0 = none (paper).
@@ -110,7 +110,7 @@ class Capo:
     length_penalty: float = 0.05
     alpha: float = 0.2
     eps: float = 0.03
-    race: Literal["sound", "paper"] = "sound"
+    race: Literal["predictive", "betting", "paired-t", "halving"] = "predictive"
     shuffles_blocks: bool = True
     has_reasoning: bool = True
     shrinkage: float = 30.0
@@ -125,7 +125,13 @@ class Capo:
             "paper": MappingProxyType(
                 {
                     **{"population_size": 10, "n_crossovers": 4, "block_size": 30, "max_blocks": 10},
-                    **{"race": "paper", "shuffles_blocks": False, "shrinkage": 0.0, "n_dev": 10**9, "n_shown": 0},
+                    **{
+                        "race": "paired-t",
+                        "shuffles_blocks": False,
+                        "shrinkage": 0.0,
+                        "n_dev": 10**9,
+                        "n_shown": 0,
+                    },
                 }
             )
         }
@@ -136,7 +142,7 @@ class Capo:
         check_range(self, "population_size", at_least=2)
         check_range(self, "n_crossovers", "n_dev", "block_size", "max_blocks", "patience", at_least=1)
         check_range(self, "max_shots", "n_shown", "length_penalty", "shrinkage", at_least=0)
-        check_range(self, "alpha", above=0, below=1)
+        check_range(self, "alpha", above=0, below=0.5)
         check_range(self, "eps", at_least=0, below=1)
 
     def minimum_calls(self) -> int:
@@ -271,6 +277,12 @@ class Capo:
             outputs = [reply if score == 1 and reply else plain for score, reply, plain in replies]
         return [demonstrate(study.task, row, output.strip()) for row, output in zip(rows, outputs, strict=True)]
 
+    def _rule(self) -> Rule:
+        """Return who has to leave a race."""
+        if self.race == "predictive":
+            return Predictive(self.alpha, self.eps)
+        return Betting(self.alpha, self.eps, protect="each") if self.race == "betting" else RULES[self.race]
+
     async def _race(
         self, study: Study, members: Sequence[Candidate], mu: int, dev: Sequence[Example], longest: int
     ) -> list[Candidate]:
@@ -278,7 +290,7 @@ class Capo:
             members,
             keep=mu,
             examples=dev,
-            rule=PairedT() if self.race == "paper" else Betting(self.alpha, self.eps, protect="each"),
+            rule=self._rule(),
             penalties=[self.length_penalty * study.tokens(member) / max(1, longest) for member in members],
             block=self.block_size,
             max_blocks=self.max_blocks,

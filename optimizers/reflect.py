@@ -22,8 +22,7 @@ from typing import Any, ClassVar
 
 from promptopt.demonstration import demonstrate, plain_output
 from promptopt.option import check_range
-from promptopt.racing import blocks
-from promptopt.stats import SAME
+from promptopt.stats import SAME, blocks
 from promptopt.study import Study
 from promptopt.template import render_demo, substitute
 from promptopt.types import Candidate, Demo, Example, Role

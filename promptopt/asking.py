@@ -25,6 +25,7 @@ from promptopt.gateway import Call, Gateway, leaves_a_gap
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease
 from promptopt.providers import ModelSpec
+from promptopt.stats import Rule
 from promptopt.task import Task
 from promptopt.tokens import Tokenizer, tokenizer_of
 from promptopt.types import Candidate, Phase, Request, Response, Role, Score
@@ -82,6 +83,7 @@ class RunState:
         task: without its test split during the search.
         models: by role.
         seed: the run's random seed.
+        rule: of every race; None = as the strategy has it.
         limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
         evaluated_before: cells, by ids of candidate and example, that were made before the budget was raised.
         most_unrated: answers that are asked for before a judge rates them; None = as many as the budget affords.
@@ -94,6 +96,7 @@ class RunState:
     gate: Gate
     seed: int
     limits: Amount
+    rule: Rule | None = None
     phase: Phase = "search"
     most_unrated: int | None = None
     tallies: dict[tuple[Role, Phase], Tally] = field(default_factory=dict)

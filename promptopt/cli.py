@@ -39,6 +39,7 @@ from promptopt.cli_options import (
     Probe,
     PromptFile,
     Quiet,
+    Race,
     Rpm,
     SetModel,
     Target,
@@ -123,6 +124,7 @@ def optimize(
     tpm: Tpm = None,
     max_tokens: MaxTokens = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="longest prompt to try")] = None,
+    race: Race = None,
     probe: Probe = False,
     config: Config = None,
     out: Out = None,
@@ -163,6 +165,7 @@ def optimize(
         tpm=tpm,
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
+        race=race,
         probe=probe,
         out=out,
     )

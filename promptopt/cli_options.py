@@ -33,6 +33,12 @@ def _budgets() -> list[str]:
     return list(CALLS)
 
 
+def _rules() -> list[str]:
+    from promptopt.stats import RULES
+
+    return list(RULES)
+
+
 Auto = Annotated[str | None, typer.Option(help="budget by name: light, medium or heavy", autocompletion=_budgets)]
 Optimizer = Annotated[str, typer.Option(help="strategy; auto picks one", autocompletion=_optimizers)]
 Metric = Annotated[
@@ -57,6 +63,9 @@ Concurrency = Annotated[int, typer.Option(help="calls in flight at most")]
 Rpm = Annotated[int | None, typer.Option(help="calls a minute at most, of each endpoint")]
 Tpm = Annotated[int | None, typer.Option(help="tokens a minute at most, of each endpoint")]
 MaxTokens = Annotated[int | None, typer.Option(help="most output tokens of an answer")]
+Race = Annotated[
+    str | None, typer.Option(help="rule of races: predictive, betting, paired-t, halving", autocompletion=_rules)
+]
 Probe = Annotated[
     bool, typer.Option("--probe", help="first ask each model once whether it takes its options (a paid call)")
 ]

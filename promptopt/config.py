@@ -56,6 +56,7 @@ class Settings:
         model_options: by role (task, optimizer, judge, embedding) and name: temperature, max_tokens, timeout_s,
             api_base, price_in, price_out, or any option of the provider, such as reasoning_effort.
         max_prompt_tokens: longest prompt; None = 2,000 or four times the initial prompt.
+        race: rule of every race of the run: predictive, betting, paired-t or halving; None = the strategy's own.
         probe: first ask each model once whether it takes its options; the calls count.
         out: folder of the run; None = a new one below `runs/`.
     """
@@ -79,6 +80,7 @@ class Settings:
     max_tokens: int | None = None
     model_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_prompt_tokens: int | None = None
+    race: str | None = None
     probe: bool = False
     out: Path | None = None
 
@@ -106,6 +108,8 @@ class Settings:
         }
         for name, (count, least, most) in counts.items():
             bound.check_count(name, count, least, most)
+        if self.race is not None:
+            check_rule(self.race)
         named_budget.check(self.auto, budget.calls)
         for name, amount in {"--budget-usd": budget.usd, "--budget-seconds": budget.seconds}.items():
             if amount is not None and not bound.number(amount, name) > 0:
@@ -144,6 +148,14 @@ class Settings:
         if self.budget != Budget():
             return self
         return replace(self, budget=Budget(calls=DEFAULT_CALLS))
+
+
+def check_rule(name: object) -> None:
+    """Raise ConfigError if no rule of a race has that name."""
+    from promptopt.stats import RULES  # numpy, which the help does without
+
+    if name not in RULES:
+        raise ConfigError(f"--race {name}: {nearest(str(name), RULES)}")
 
 
 def load_prompt(prompt: str | Path | Prompt) -> promptfile.PromptFile:

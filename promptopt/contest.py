@@ -12,7 +12,7 @@ from promptopt.asking import RunState
 from promptopt.errors import BudgetExhausted
 from promptopt.evaluation import fill_cells
 from promptopt.ledger import Lease
-from promptopt.racing import Race
+from promptopt.stats import Race
 from promptopt.types import Candidate, Example
 
 

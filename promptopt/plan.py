@@ -126,6 +126,7 @@ class Plan:
             "seed": self.settings.seed,
             "proof_examples": self.settings.proof_examples,
             "max_prompt_tokens": self.max_prompt_tokens,
+            **({} if self.settings.race is None else {"race": self.settings.race}),
             "prices": [str(spec.prices) for spec in self.models.values()] if budget.usd is not None else [],
             "predict": predict_identity(task),
             "budget": {key: None if value is None else str(value) for key, value in asdict(budget).items()},

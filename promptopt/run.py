@@ -30,6 +30,7 @@ from promptopt.probe import probe
 from promptopt.proof import prove
 from promptopt.providers import LitellmTransport, ModelSpec, SimulatorTransport, Transport
 from promptopt.result import Improvement, Result, Status, make_result, warnings_of
+from promptopt.stats import RULES
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
 from promptopt.types import Candidate, Example, Phase, Role
@@ -269,6 +270,7 @@ class Run:
             gate=Gate(plan.open_task, plan.max_prompt_tokens),
             seed=plan.settings.seed,
             limits=plan.limit,
+            rule=RULES.get(plan.settings.race or ""),
         )
 
 

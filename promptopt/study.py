@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from promptopt import judging, label, racing
+from promptopt import judging, label
 from promptopt.asking import N_ROUNDS, Cell, RunState, ask_all, note_gaps
 from promptopt.contest import Contest, Survivors
 from promptopt.embedding import ngram_vectors
@@ -37,6 +37,7 @@ from promptopt.gateway import Call
 from promptopt.journal import Step
 from promptopt.judging import Hearing, Verdict
 from promptopt.ledger import Amount, Lease
+from promptopt.stats import Predictive, Race, Rule, block_size, blocks
 from promptopt.tape import nearest_difference
 from promptopt.task import Task
 from promptopt.template import render_inputs, substitute, tagged
@@ -335,7 +336,7 @@ class Study:
         keep: int = 1,
         examples: Sequence[Example] | None = None,
         *,
-        rule: racing.Rule | None = None,
+        rule: Rule | None = None,
         penalties: Sequence[float] | None = None,
         block: int | None = None,
         max_blocks: int | None = None,
@@ -345,11 +346,11 @@ class Study:
         """Return the best `keep` of `candidates`, spending evaluations only where they can change that.
 
         All are evaluated on the same examples, block by block in a fresh random order; who cannot be
-        among the best any more leaves. Sound at any moment of stopping (see promptopt.racing).
+        among the best any more leaves. Sound at any moment of stopping (see promptopt.stats).
 
         Args:
             examples: None = all of dev.
-            rule: None = the betting test without replacement.
+            rule: who has to leave; None = `Predictive()`. The user's `--race` goes first.
             penalties: added loss of each candidate, for elimination only.
             block: examples per block; None = chosen from their number.
             max_blocks: None = until all examples are used.
@@ -370,20 +371,18 @@ class Study:
         if is_shuffled:
             stream = np.random.SeedSequence(self._state.seed, spawn_key=(*self._path, ordinal, _RACE_STREAM))
             pool = [pool[i] for i in np.random.default_rng(stream).permutation(len(pool))]
-        slices = racing.blocks(len(pool), block or racing.block_size(len(pool)), drop_remainder=drops_remainder)[
-            :max_blocks
-        ]
-        race = racing.Race(
+        slices = blocks(len(pool), block or block_size(len(pool)), drop_remainder=drops_remainder)[:max_blocks]
+        race = Race(
             sum(s.stop - s.start for s in slices),
             keep,
             [self.tokens(candidate) for candidate in candidates],
             range(len(candidates)),  # not the numbers of their births, whose order in branches timing decides
-            rule=rule or racing.Betting(),
+            rule=self._state.rule or rule or Predictive(),
             penalties=[losses[candidate.id] for candidate in candidates],
         )
-        blocks = [pool[s] for s in slices]
+        cut = [pool[s] for s in slices]
         place = f"{self._path_text}:{ordinal}"
-        is_complete = await Contest(self._state, self._lease, race, candidates, blocks, place, self.note).run()
+        is_complete = await Contest(self._state, self._lease, race, candidates, cut, place, self.note).run()
         means = dict(zip(race.alive, race.means, strict=True))
         kept = race.ranking()[:keep]
         return Survivors(

@@ -15,8 +15,8 @@ from scripted import LABELS, Scripted, make_run, make_study, make_task, model, n
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError
 from promptopt.optimizers.capo import Capo, _Draft
-from promptopt.racing import PairedT
 from promptopt.registry import make_optimizer
+from promptopt.stats import PairedT
 from promptopt.study import Study
 from promptopt.types import Budget, Candidate, Demo, Prompt, Request
 
@@ -292,7 +292,7 @@ def test_paper_preset_has_the_published_sizes() -> None:
         block_size=30,
         max_blocks=10,
         length_penalty=0.05,
-        race="paper",
+        race="paired-t",
         shuffles_blocks=False,
         shrinkage=0.0,
     )
@@ -303,7 +303,7 @@ def test_paper_preset_has_the_published_sizes() -> None:
     [
         ({"population_size": "1"}, "population_size=1; it must be at least 2"),
         ({"populationsize": "4"}, "did you mean 'population_size'"),
-        ({"race": "fair"}, "valid: paper, sound"),
+        ({"race": "fair"}, "valid: betting, halving, paired-t, predictive"),
         ({"max_shots": "-1"}, "max_shots=-1"),
         ({"population_size": "many"}, "population_size=many"),
         ({"preset": "papper"}, "did you mean 'paper'"),

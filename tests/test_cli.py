@@ -322,7 +322,7 @@ WRONG = [
     Wrong("--set twice", r"--set max_shots stands twice", "--set max_shots=1 --set max-shots=2"),
     Wrong("no number", r"max_shots=many; it must be a whole number", "--optimizer capo --set max_shots=many"),
     Wrong("no finite number", r"z=nan; it must be a finite number", "--set z=nan"),
-    Wrong("no such choice", r"capo\.race=fast: .*sound", "--optimizer capo --set race=fast"),
+    Wrong("no such choice", r"capo\.race=fast: .*predictive", "--optimizer capo --set race=fast"),
     Wrong(
         "size cannot work", r"population_size=1; it must be at least 2", "--optimizer capo --set population_size=1"
     ),

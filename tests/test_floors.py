@@ -38,7 +38,6 @@ FLOORS = {
     2: {"providers", "gateway", "pacing", "facts", "reply", "failure", "simulator", "protocol", "tape"},
     3: {
         "gate",
-        "racing",
         "tokens",
         "label",
         "embedding",
@@ -100,7 +99,7 @@ HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "polars", "pyarrow",
 def modules() -> list[tuple[str, Path]]:
     """Return (module below promptopt, file) of all three folders."""
     found = [(path.stem, path) for path in (ROOT / "promptopt").glob("*.py") if path.stem != "__init__"]
-    for folder in ("promptopt/simulator", "promptopt/testing", "tasks", "optimizers"):
+    for folder in ("promptopt/simulator", "promptopt/stats", "promptopt/testing", "tasks", "optimizers"):
         found += [(folder.rpartition("/")[2], path) for path in (ROOT / folder).rglob("*.py")]
     return found
 

@@ -13,7 +13,18 @@ from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
 from promptopt.errors import ConfigError
-from promptopt.racing import Betting, Elimination, PairedT, Race, Rule, block_size, blocks
+from promptopt.stats import (
+    Betting,
+    Elimination,
+    Halving,
+    PairedT,
+    Predictive,
+    Race,
+    Rule,
+    block_size,
+    blocks,
+    simulate_race,
+)
 
 
 def table(seed: int, n_arms: int, n_items: int, skill: float = 0.6) -> np.ndarray:
@@ -67,11 +78,21 @@ def test_paper_blocks_are_equal(n_items: int, size: int) -> None:
 
 # ---------------------------------------------------------------- what holds for every rule
 
-RULES: tuple[Rule, ...] = (Betting(), Betting(eps=0.0), Betting(alpha=0.5, protect="each"), PairedT())
+TESTS: tuple[Rule, ...] = (
+    Predictive(),
+    Predictive(alpha=0.4, eps=0.0),
+    Betting(),
+    Betting(eps=0.0),
+    Betting(alpha=0.5, protect="each"),
+    PairedT(),
+)
+RULES: tuple[Rule, ...] = (*TESTS, Halving(), Halving(eta=3.7))
 
 
 @st.composite
-def races(draw: st.DrawFn) -> tuple[np.ndarray, int, Rule, list[int], list[float]]:
+def races(
+    draw: st.DrawFn, rules: tuple[Rule, ...] = RULES
+) -> tuple[np.ndarray, int, Rule, list[int], list[float]]:
     n_arms, n_items = draw(st.integers(1, 7)), draw(st.integers(1, 60))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     level = rng.random((n_arms, 1))
@@ -82,7 +103,7 @@ def races(draw: st.DrawFn) -> tuple[np.ndarray, int, Rule, list[int], list[float
     scores[rng.integers(0, n_arms)] = scores[0]  # twins are where orders break down
     tokens = [int(t) for t in rng.integers(1, 4, n_arms)]
     penalties = [0.05 * t * draw(st.sampled_from([0, 1])) for t in tokens]
-    return scores, draw(st.integers(1, 4)), draw(st.sampled_from(RULES)), tokens, penalties
+    return scores, draw(st.integers(1, 4)), draw(st.sampled_from(rules)), tokens, penalties
 
 
 @given(races())
@@ -106,7 +127,7 @@ def test_order_of_the_arms_does_not_matter(
     assert results[0] == results[1]
 
 
-@given(races())
+@given(races(TESTS))
 @settings(max_examples=100)
 def test_nobody_is_dropped_by_a_twin(drawn: tuple[np.ndarray, int, Rule, list[int], list[float]]) -> None:
     scores, keep, rule, tokens, _ = drawn
@@ -126,7 +147,7 @@ def test_no_more_arms_than_wanted_evaluates_nothing(rule: Rule) -> None:
     assert Race(0, 1, [1, 1], [0, 1], rule=rule).is_over
 
 
-@pytest.mark.parametrize("rule", [Betting(), Betting(eps=0.0), PairedT()])
+@pytest.mark.parametrize("rule", TESTS)
 def test_equal_arms_all_stay(rule: Rule) -> None:
     scores = np.tile(np.array([0.0, 1.0, 0.3] * 20), (5, 1))
     race = Race(60, 2, [3, 1, 2, 1, 5], [0, 1, 2, 3, 4], rule=rule)
@@ -162,6 +183,12 @@ def test_values_out_of_range_name_the_remedy() -> None:
         Betting(protect="some")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"between 0 and 0\.5"):
         PairedT(alpha=0.5)
+    with pytest.raises(ConfigError, match=r"alpha=0\.5; expected between 0 and 0\.5"):
+        Predictive(alpha=0.5)
+    with pytest.raises(ConfigError, match="eps=1"):
+        Predictive(eps=1)
+    with pytest.raises(ConfigError, match="eta=1; expected above 1"):
+        Halving(eta=1)
     with pytest.raises(ConfigError, match="keeps at least 1"):
         Race(4, 0, [1], [0])
 
@@ -230,7 +257,7 @@ def test_reference_figures() -> None:
     n_tables, n_cells, lost = 60, 0, 0
     for seed in range(n_tables):
         scores = table(seed, 10, 100)
-        race = new_race(scores)
+        race = new_race(scores, rule=Betting())
         n_cells += drive(race, scores)[1]
         means = scores.mean(axis=1)
         lost += means[race.ranking()[0]] < means.max()
@@ -248,15 +275,14 @@ def test_partition_into_blocks_does_not_change_the_evidence() -> None:
             assert race.observe(scores[:, block]) == ()
         states.append(race)
     for race in states[1:]:
-        assert np.array_equal(race._test.log_e, states[0]._test.log_e)  # type: ignore[union-attr]
-        assert np.array_equal(race._test.max_log_e, states[0]._test.max_log_e)  # type: ignore[union-attr]
+        assert np.array_equal(race._test.strength(), states[0]._test.strength())  # type: ignore[union-attr]
         assert race.means == states[0].means
 
 
 def test_elimination_records_the_evidence() -> None:
     scores = np.zeros((2, 100))
     scores[0] = 1.0
-    gone, n_cells = drive(new_race(scores), scores)
+    gone, n_cells = drive(new_race(scores, rule=Betting()), scores)
     assert n_cells == 20
     assert [(e.arm, e.killer, e.n, e.wins, e.losses, e.reason) for e in gone] == [(1, 0, 10, 10, 0, "beaten")]
     assert gone[0].log_e is not None
@@ -290,7 +316,7 @@ def test_protecting_each_needs_less_evidence() -> None:
 
 def test_penalties_break_the_balance_of_equal_scores() -> None:
     scores = np.tile(np.random.default_rng(4).integers(0, 2, 200).astype(float), (2, 1))
-    race = Race(200, 1, [10, 90], [1, 0], penalties=[0.01, 0.3])
+    race = Race(200, 1, [10, 90], [1, 0], rule=Betting(), penalties=[0.01, 0.3])
     gone, n_cells = drive(race, scores)
     assert race.alive == (0,)
     assert n_cells < 400
@@ -349,6 +375,116 @@ def test_shrinking_to_what_was_seen_ends_the_race() -> None:
     assert race.is_over
     with pytest.raises(AssertionError):
         race.shrink(1)
+
+
+# ---------------------------------------------------------------------------- predictive
+
+
+def test_the_prediction_is_students_t() -> None:
+    scores = np.random.default_rng(3).random((2, 40)).round(1)
+    scores[0] = np.minimum(scores[0] + 0.1, 1)
+    (gone,) = new_race(np.zeros((2, 100)), rule=Predictive(alpha=0.4)).observe(scores[:, :40])
+    d = scores[gone.killer] - scores[gone.arm]
+    mean, left = d.sum() / 41, 60
+    variance = ((d**2).sum() + 0.25) / 41 - mean**2
+    spread = np.sqrt(variance * left * (1 + left / 41))
+    z = (d.sum() + left * mean + 0.02 * 100) / spread
+    assert gone.p_value == pytest.approx(scipy_stats.t.cdf(-z, df=40))
+    assert gone.reason == "beaten"
+    assert gone.log_e is None
+
+
+@pytest.mark.parametrize("skill", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize(("n_arms", "n_items"), [(5, 60), (10, 100), (20, 200)])
+def test_the_predictive_rule_keeps_its_error_level(n_arms: int, n_items: int, skill: float) -> None:
+    # alpha = .2, so that errors are common enough to be counted in few races
+    n_tables, lost = 200, 0
+    for seed in range(n_tables):
+        scores = table(seed, n_arms, n_items, skill=skill)
+        lost += simulate_race(scores, {"": Predictive(alpha=0.2)}, seed=None)[""].regret > 0.02
+    assert lost <= n_tables * (0.2 + 3 * np.sqrt(0.2 * 0.8 / n_tables))
+
+
+def test_a_wider_field_is_asked_for_more() -> None:
+    ahead = np.zeros((2, 50))
+    ahead[0, :5] = 1.0
+    narrow = Race(200, 1, [1, 1], [0, 1], rule=Predictive())
+    assert [e.arm for e in narrow.observe(ahead)] == [1]
+    wide = Race(200, 1, [1] * 400, range(400), rule=Predictive())
+    assert wide.observe(np.vstack([ahead, np.zeros((398, 50))])) == ()
+
+
+def test_what_cannot_come_back_is_curtailed() -> None:
+    scores = np.zeros((2, 10))
+    scores[0, :6] = 1.0
+    race = new_race(scores, rule=Predictive(alpha=1e-12, eps=0.0))
+    assert race.observe(scores[:, :5]) == ()
+    assert [(e.reason, e.p_value) for e in race.observe(scores[:, 5:6])] == [("curtailed", None)]
+
+
+# ------------------------------------------------------------------------------- halving
+
+
+@pytest.mark.parametrize(
+    ("n_arms", "n_items", "keep", "expected"),
+    [
+        (16, 160, 1, {10: 8, 19: 8, 20: 4, 40: 2, 80: 1}),
+        (10, 100, 1, {6: 10, 7: 5, 13: 3, 25: 2, 50: 1}),
+        (20, 200, 5, {49: 20, 50: 10, 100: 5, 200: 5}),
+        (3, 30, 3, {10: 3}),
+    ],
+)
+def test_half_go_on(n_arms: int, n_items: int, keep: int, expected: dict[int, int]) -> None:
+    assert {n: Halving().n_left(n_arms, n_items, keep, n) for n in expected} == expected
+
+
+@given(st.integers(1, 60), st.integers(4, 400), st.integers(1, 20), st.floats(1.1, 8))
+def test_halving_keeps_what_is_wanted_and_ends(n_arms: int, n_items: int, keep: int, eta: float) -> None:
+    left = [Halving(eta).n_left(n_arms, n_items, keep, n) for n in range(n_items + 1)]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == keep or n_arms <= keep
+    assert min(left) >= keep
+
+
+def test_halving_drops_the_worst_so_far() -> None:
+    race = Race(40, 1, [1] * 4, range(4), rule=Halving())
+    gone = race.observe(np.repeat(np.array([[0.1], [0.9], [0.5], [0.6]]), 10, axis=1))
+    assert {e.arm for e in gone} == {0, 2}
+    assert {(e.killer, e.reason, e.p_value, e.log_e) for e in gone} == {(3, "halved", None, None)}
+
+
+# ------------------------------------------------------------------------ replayed tables
+
+
+def test_a_replayed_race_is_the_race() -> None:
+    scores = table(5, 8, 120)
+    found = simulate_race(scores, seed=None, keep=2)
+    assert set(found) == {"predictive", "betting", "paired-t", "halving"}
+    race = new_race(scores, 2, Betting())
+    _, n_cells = drive(race, scores)
+    assert found["betting"].kept == race.ranking()[:2]
+    assert found["betting"].n_evaluated == n_cells
+    assert found["betting"].share == n_cells / 960
+
+
+def test_regret_is_what_the_kept_give_up() -> None:
+    scores = np.zeros((3, 40))
+    scores[0, 20:], scores[1, :19], scores[2, :4] = 1.0, 1.0, 1.0  # the best is last for half of the items
+    found = simulate_race(scores, {"t": PairedT()}, seed=None)["t"]
+    assert found.kept == (1,)
+    assert found.regret == pytest.approx(1 / 40)
+    full = simulate_race(scores, {"b": Betting(eps=0.0, alpha=1e-9)}, seed=None)["b"]
+    assert (full.kept, full.regret) == ((0,), 0.0)
+
+
+def test_gaps_and_wrong_tables() -> None:
+    scores = table(1, 4, 50)
+    gappy = scores.copy()
+    gappy[2, [3, 30]] = np.nan
+    assert simulate_race(gappy) == simulate_race(np.delete(scores, [3, 30], axis=1))
+    for wrong in ([[float("nan")]], [[2.0]], [0.5, 1.0], np.zeros((0, 3))):
+        with pytest.raises(ConfigError, match="score table"):
+            simulate_race(wrong)
 
 
 # ------------------------------------------------------------------------------- CAPO's rule

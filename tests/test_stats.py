@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from promptopt import stats
+from promptopt.stats.intervals import square_and_add
 
 
 def rate_limit(level: float, n: int) -> float:
@@ -198,7 +199,7 @@ def test_graded_difference_interval_covers() -> None:
         low, high = stats.compare(initial, initial + few).ci95
         few_hits += low <= 0.015 <= high
         if 0 < np.count_nonzero(few) < stats.MIN_SPREAD:
-            assert (low, high) == stats._square_and_add(initial, initial + few)
+            assert (low, high) == square_and_add(initial, initial + few)
     assert hits / n_sets >= 0.91  # as for mean_interval
     assert few_hits / n_sets >= 0.95
 

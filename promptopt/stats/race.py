@@ -1,4 +1,4 @@
-"""Racing: spend evaluations only on the prompts that can still be among the best.
+"""One race: spend evaluations only on the prompts that can still be among the best.
 
 Several arms (prompts) are scored on the same items (dev examples), block by block, in one random
 order that was fixed before any was scored; after each block the arms that have fallen behind leave
@@ -12,73 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, log
+from math import isfinite
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from promptopt.errors import ConfigError
-from promptopt.stats import SAME, BettingTest
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from promptopt.stats.rows import SAME, Bools, Floats
+from promptopt.stats.rules import Betting, Field, Halving, PairedT, PairTest, Predictive, Rule
 
 BLOCK = 10  # items between two looks; measured in docs/racing.md
+Reason = Literal["beaten", "curtailed", "halved"]
+
 MIN_LOOKS = 4  # a small dev set is cut into at least that many blocks, or racing could save nothing
-
-
-@dataclass(frozen=True)
-class Betting:
-    """The sound rule: an arm leaves when `keep` better ones have each won a bet against it.
-
-    With `eps` = 0 and scores that are fixed per cell, the chance that a race loses the arm (with
-    "all": any of the `keep` arms) that is best on the whole pool is at most `alpha`, at any number
-    of looks. With `eps` > 0 the same holds for arms that lead their rivals by more than `eps`.
-    Reference: see `promptopt.stats.BettingTest`.
-
-    Args:
-        alpha: error of one race, in (0, 1).
-        eps: indifference in score units, in [0, 1): a lead that is not worth paying for.
-        protect: "all" `keep` best arms at once, or "each" of them on its own, which saves more.
-    """
-
-    alpha: float = 0.10
-    eps: float = 0.02
-    protect: Literal["all", "each"] = "all"
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if not 0 < self.alpha < 1:
-            raise ConfigError(f"alpha={self.alpha}; expected between 0 and 1, for example 0.1")
-        if not 0 <= self.eps < 1:
-            raise ConfigError(f"eps={self.eps}; expected at least 0 and below 1, for example 0.02")
-        if self.protect not in ("all", "each"):
-            raise ConfigError(f"protect={self.protect!r}; expected 'all' or 'each'")
-
-
-@dataclass(frozen=True)
-class PairedT:
-    """CAPO's rule: an arm leaves when `keep` others beat it in one-sided paired t-tests.
-
-    All ordered pairs, all items seen, no correction for many pairs or many looks, so `alpha` is no
-    error rate of the race: it drops good arms far more often (docs/racing.md). A constant difference
-    that is not 0 counts as better, equal scores do not, and one item is no evidence.
-    Reference: Zehle et al., CAPO, 2025, arXiv 2504.16005.
-
-    Args:
-        alpha: level of each test, in (0, 0.5): from 0.5 on, arms could drop each other in a circle.
-    """
-
-    alpha: float = 0.20
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if not 0 < self.alpha < 0.5:
-            raise ConfigError(f"alpha={self.alpha}; expected between 0 and 0.5, for example 0.2")
-
-
-Rule = Betting | PairedT
 
 
 @dataclass(frozen=True)
@@ -92,10 +39,11 @@ class Elimination:
         n: items seen.
         wins: items on which the killer scored higher.
         losses: items on which the killer scored lower.
-        reason: "beaten" by evidence, or "curtailed": the items that are left could not save it
-            (under `Betting`, not by more than eps).
-        log_e: log evidence of the killer's lead (largest so far); None if curtailed or by t-test.
-        p_value: of the killer's t-test; None under `Betting`.
+        reason: "beaten" by evidence; "curtailed": the items that are left could not save it (not by more than eps,
+            where the rule has one); "halved": too many were left.
+        log_e: log evidence of the killer's lead (largest so far), under `Betting`; else None.
+        p_value: of the killer's t-test under `PairedT`; under `Predictive` the chance that the arm would lead its
+            killer by more than eps at the end of the pool; else None.
     """
 
     arm: int
@@ -103,7 +51,7 @@ class Elimination:
     n: int
     wins: int
     losses: int
-    reason: Literal["beaten", "curtailed"]
+    reason: Reason
     log_e: float | None = None
     p_value: float | None = None
 
@@ -156,14 +104,14 @@ class Race:
         rule: Rule | None = None,
         penalties: Sequence[float] | None = None,
     ) -> None:
-        """Set up a race before its first item; `rule=None` means `Betting()`."""
+        """Set up a race before its first item; `rule=None` means `Predictive()`."""
         if keep < 1:
             raise ConfigError(f"keep={keep}; a race keeps at least 1 arm")
         n_arms = len(tokens)
         price = np.zeros(n_arms) if penalties is None else np.asarray(penalties, dtype=np.float64)
         assert len(births) == price.size == n_arms, f"{len(births)=}, {price.size=}, {n_arms=}"
         assert bool(((price >= 0) & np.isfinite(price)).all()), f"{penalties=}"
-        self.rule: Rule = Betting() if rule is None else rule
+        self.rule: Rule = Predictive() if rule is None else rule
         self.keep = keep
         self.n_items = n_items
         self._n_arms = n_arms
@@ -242,41 +190,37 @@ class Race:
         self._total: Floats = np.zeros(shape[0])
         self._wins: NDArray[np.int64] = np.zeros(shape, dtype=np.int64)
         offset = self._price[self._alive]
-        self._offset: Floats = offset[None, :] - offset[:, None]  # p_i - p_j: added to s_j - s_i
-        self._test: BettingTest | _TTest
-        if isinstance(self.rule, Betting):
-            # eps is meant in scores, the test sees v
-            self._test = BettingTest(shape, self.n_items, self.rule.eps / (1 + self._top_price))
-        else:
-            self._test = _TTest(shape, self._offset)
+        self._test: PairTest | None = None
+        if not isinstance(self.rule, Halving):
+            between: Floats = offset[None, :] - offset[:, None]  # p_i - p_j: added to s_j - s_i
+            field = Field(self._n_arms, self.n_items, self.keep, between, self._top_price)
+            self._test = self.rule.begin(field)
 
     def _see(self, column: Floats) -> None:
         """Add one item, float[len(alive)], to the state."""
         self._total += column
         d = column[:, None] - column[None, :]  # row j, column i: how much j is ahead of i
         self._wins += d > 0
-        if isinstance(self._test, BettingTest):
-            d = (d + self._offset) / (1 + self._top_price)
-        self._test.update(d)
+        if self._test is not None:
+            self._test.update(d)
 
     def _judge(self) -> tuple[Elimination, ...]:
         """Return who has to leave, looking at all items seen."""
-        if isinstance(self.rule, PairedT):
-            assert isinstance(self._test, _TTest)
-            p = self._test.p_values()
-            # p < alpha < .5 implies a higher mean, so there is no circle: `keep` arms always remain
-            return self._eliminate(p < self.rule.alpha, -p, ())
-        assert isinstance(self._test, BettingTest)
-        factor = self.keep if self.rule.protect == "all" else 1
-        threshold = log(factor * max(self._n_arms - 1, 1) / self.rule.alpha)
+        if isinstance(self.rule, Halving):
+            return self._halve(self.rule)
+        assert self._test is not None
         place = self._places()
         # the strict order: without it, two arms within eps of each other could drop each other
         precedes = place[:, None] < place[None, :]
-        # with eps > 0, scoring the same counts as evidence of not being worse
-        differs = self._test.squares > self.n_seen * SAME**2
-        evidence = self._test.max_log_e
-        beats = (evidence >= threshold) & precedes & differs
-        return self._eliminate(beats, evidence, self._out_of_reach())
+        out_of_reach = () if isinstance(self.rule, PairedT) else self._out_of_reach()
+        return self._eliminate(self._test.beats() & precedes, self._test.strength(), out_of_reach)
+
+    def _halve(self, rule: Halving) -> tuple[Elimination, ...]:
+        """Return those beyond the places that are left, each with the last one that stays as its killer."""
+        n_left = rule.n_left(self._n_arms, self.n_items, self.keep, self.n_seen)
+        order = self._order(self._value_totals())
+        last = int(order[min(n_left, order.size) - 1])
+        return tuple(self._elimination(int(i), last, None, "halved") for i in order[n_left:])
 
     def _places(self) -> NDArray[np.intp]:
         """Return each row's place in the strict total order: sum of v, fewer tokens, older; 0 = first."""
@@ -319,23 +263,24 @@ class Race:
             rivals = order[beats[order, i]]  # best first, so that ties do not depend on the arms' numbers
             if rivals.size >= self.keep:
                 j = int(rivals[np.argsort(-strength[rivals, i], kind="stable")][self.keep - 1])
-                gone.append(self._elimination(i, j, float(strength[j, i])))
+                gone.append(self._elimination(i, j, float(strength[j, i]), "beaten"))
             elif i in out_of_reach:
-                gone.append(self._elimination(i, int(order[self.keep - 1]), float("inf")))
+                gone.append(self._elimination(i, int(order[self.keep - 1]), None, "curtailed"))
         return tuple(gone)
 
-    def _elimination(self, i: int, j: int, strength: float) -> Elimination:
-        """Return the record of row `i` leaving because of row `j`; infinite strength: certainty."""
-        is_t_test = isinstance(self.rule, PairedT)
+    def _elimination(self, i: int, j: int, strength: float | None, reason: Reason) -> Elimination:
+        """Return the record of row `i` leaving because of row `j`; no strength: no test decided it."""
+        is_certain = strength is None or not isfinite(strength)
+        is_bet = isinstance(self.rule, Betting)
         return Elimination(
             arm=int(self._alive[i]),
             killer=int(self._alive[j]),
             n=self.n_seen,
             wins=int(self._wins[j, i]),
             losses=int(self._wins[i, j]),
-            reason="beaten" if isfinite(strength) else "curtailed",
-            log_e=None if is_t_test or not isfinite(strength) else strength,
-            p_value=abs(strength) if is_t_test else None,
+            reason="curtailed" if is_certain and reason == "beaten" else reason,
+            log_e=strength if is_bet and not is_certain else None,
+            p_value=None if is_bet or is_certain or strength is None else abs(strength),
         )
 
     def _remove(self, arms: set[int]) -> None:
@@ -343,54 +288,6 @@ class Race:
         rows = np.flatnonzero(~np.isin(self._alive, list(arms)))
         pairs = np.ix_(rows, rows)
         self._alive, self._total, self._scores = self._alive[rows], self._total[rows], self._scores[rows]
-        self._wins, self._offset = self._wins[pairs], self._offset[pairs]
-        self._test.take(pairs)
-
-
-class _TTest:
-    """One-sided paired t-tests of all ordered pairs, H1: the mean of d is above 0.
-
-    Args:
-        shape: of the arrays of tests.
-        offset: float[shape], a constant that belongs to each difference. It is kept apart, since
-            only so a constant difference is told from rounding.
-    """
-
-    def __init__(self, shape: tuple[int, int], offset: Floats) -> None:
-        self._n = 0
-        self._offset = offset
-        self._first: Floats = np.zeros(shape)
-        self._is_constant: Bools = np.ones(shape, dtype=np.bool_)
-        self._total: Floats = np.zeros(shape)
-        self._squares: Floats = np.zeros(shape)
-
-    def update(self, d: Floats) -> None:
-        """Add one item; `d` is float[shape] without the offset."""
-        if self._n == 0:
-            self._first = d.copy()
-        self._n += 1
-        self._is_constant &= np.abs(d - self._first) <= SAME
-        # relative to the first difference, so that a near-constant row does not cancel
-        self._total += d - self._first
-        self._squares += (d - self._first) ** 2
-
-    def p_values(self) -> Floats:
-        """Return float[shape]; 1 where there is no evidence at all, 0 where d is constant and above 0."""
-        from scipy import special
-
-        shift = self._total / max(self._n, 1)
-        mean = shift + self._first + self._offset
-        mean = np.where(np.abs(mean) <= SAME, 0.0, mean)
-        constant = np.where(mean > 0, 0.0, 1.0)
-        if self._n < 2:
-            return np.ones_like(constant)
-        variance = (self._squares - self._n * shift**2) / (self._n - 1)
-        is_constant = self._is_constant | (variance <= 0)
-        t = mean / np.sqrt(np.where(is_constant, 1.0, variance) / self._n)
-        return np.asarray(np.where(is_constant, constant, special.stdtr(self._n - 1, -t)), dtype=np.float64)
-
-    def take(self, index: tuple[NDArray[np.intp], ...]) -> None:
-        """Keep only the tests at `index` (as of `numpy.ix_`)."""
-        self._offset, self._first = self._offset[index], self._first[index]
-        self._is_constant = self._is_constant[index]
-        self._total, self._squares = self._total[index], self._squares[index]
+        self._wins = self._wins[pairs]
+        if self._test is not None:
+            self._test.take(pairs)
