@@ -326,7 +326,7 @@ WRONG = [
     Wrong(
         "size cannot work", r"population_size=1; it must be at least 2", "--optimizer capo --set population_size=1"
     ),
-    Wrong("chance above 1", r"alpha=7.0; it must be above 0 and below 1", "--optimizer capo --set alpha=7"),
+    Wrong("chance above 1", r"alpha=7.0; it must be above 0 and below 0.5", "--optimizer capo --set alpha=7"),
     Wrong("negative gap", r"eps=-3.0; it must be at least 0 and below 1", "--optimizer capo --set eps=-3"),
     Wrong("unknown preset", r"no preset 'papr': did you mean 'paper'", "--optimizer capo --set preset=papr"),
     Wrong("unknown landscape", r"landscape 'nonsense' does not exist", model="sim:nonsense"),
