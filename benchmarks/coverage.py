@@ -4,7 +4,7 @@
 
 Each run searches with 280 answers and is proved on 60 test examples. The truth is the difference of best and
 initial prompt on 1,500 further examples of the same task, which no run saw; on the null landscape it is 0. Of the
-runs, 95% should have an interval that holds the truth; on the null landscape 5% at most a significant gain or loss.
+runs, 95% should have an interval that holds the truth; on the null landscape at most 5% a significant difference.
 Everything is simulated.
 """
 
