@@ -154,7 +154,7 @@ def check_rule(name: object) -> None:
     """Raise ConfigError if no rule of a race has that name."""
     from promptopt.stats import RULES  # numpy, which the help does without
 
-    if name not in RULES:
+    if not isinstance(name, str) or name not in RULES:
         raise ConfigError(f"--race {name}: {nearest(str(name), RULES)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scripted import LABELS, Scripted, make_run, make_study, make_task, model, n
 
 from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted, ConfigError
+from promptopt.journal import Journal
 from promptopt.optimizers.capo import Capo, _Draft
 from promptopt.registry import make_optimizer
 from promptopt.stats import PairedT
@@ -99,6 +101,26 @@ def test_eliminated_candidates_get_no_later_call(rule: PairedT | None) -> None:
     calls = Counter(request.messages[0].content for request in transport.requests)
     assert calls[bad.prompt.instruction] == 30
     assert set(calls.values()) == {30}  # three are left of three: nothing more to decide
+
+
+@pytest.mark.parametrize(("race", "reasons"), [("halving", {"halved"}), ("betting", {"beaten", "curtailed"})])
+def test_the_users_rule_goes_first(tmp_path: Path, race: str, reasons: set[str]) -> None:
+    settings = Settings(model="sim", optimizer="capo", seed=2, budget=Budget(calls=400), race=race)
+    asyncio.run(make_run(tmp_path, Scripted(model), settings=settings).execute())
+    with Journal(tmp_path / "journal.db") as journal:
+        out = journal.events("elimination")
+    assert out
+    assert {event["reason"] for event in out} <= reasons
+
+
+def test_another_rule_is_another_run(tmp_path: Path) -> None:
+    for race, message in (("halving", ""), ("betting", "race: 'halving' there, 'betting' now"), (None, "race")):
+        settings = Settings(model="sim", optimizer="capo", budget=Budget(calls=200), race=race)
+        with pytest.raises(ConfigError, match=message) if message else nullcontext():
+            asyncio.run(make_run(tmp_path, Scripted(model), settings=settings).execute())
+    for wrong in ("halved", "", ["halving"]):
+        with pytest.raises(ConfigError, match="--race"):
+            Settings(model="sim", race=wrong)  # type: ignore[arg-type]
 
 
 def test_equal_scores_without_penalty_drop_nobody_before_the_end() -> None:
