@@ -109,7 +109,7 @@ class Capo:
     max_blocks: int | None = None
     length_penalty: float = 0.05
     alpha: float = 0.2
-    eps: float = 0.03
+    eps: float = 0.02
     race: Literal["predictive", "betting", "paired-t", "halving"] = "predictive"
     shuffles_blocks: bool = True
     has_reasoning: bool = True

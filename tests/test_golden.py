@@ -19,7 +19,7 @@ from promptopt.types import Budget, Prompt
 
 GOLDEN = {
     ("capo", 1, 200): ("a05860c9", 7, 200),
-    ("capo", 2, 400): ("59af4c3d", 19, 400),
+    ("capo", 2, 400): ("7c4ff8e9", 19, 400),
     ("random", 1, 200): ("1f8d90ce", 6, 188),
     ("random", 2, 400): ("79fb02af", 16, 398),
 }
