@@ -1,4 +1,4 @@
-"""The doors for Python users, which the command line goes through as well: optimize and evaluate.
+"""The doors for Python users, which the command line goes through as well: optimize, evaluate, compare.
 
 They work from scripts, notebooks and running event loops; `aoptimize` is for asynchronous code.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from promptopt import folder, registry, settings_file
 from promptopt.config import (
@@ -34,6 +34,11 @@ from promptopt.scoring import Evaluating, Evaluation, Split
 from promptopt.tables import Table
 from promptopt.task import Task
 from promptopt.types import Budget, Metric, Prompt
+
+if TYPE_CHECKING:
+    from promptopt.comparing import Comparing
+    from promptopt.comparison import CompareResult
+    from promptopt.grid import Asked, Blocks
 
 
 class Executable(Protocol):
@@ -361,4 +366,81 @@ def evaluate(
     fields, data_options = split_settings(settings, "evaluate")
     made = _settings(budget, model=model, **fields)
     found: Evaluation = run_in_thread(prepare_evaluation(prompt, task, made, split, examples, **data_options))
+    return found
+
+
+def prepare_comparison(
+    prompt: str | Path | Prompt,
+    sources: Mapping[str, Task | str | Path | Table],
+    asked: Asked,
+    *,
+    is_command: bool = False,
+    **data_options: Any,
+) -> Comparing:
+    """Return a comparison that is ready to start; nothing is spent.
+
+    Args:
+        sources: the data sets by their names in `asked`.
+
+    Raises:
+        ConfigError: something is wrong with the prompt, the data, a strategy or the settings.
+    """
+    from promptopt.comparing import Comparing  # statistics and tables that no other door needs
+
+    def read(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
+        task = sources[source]
+        return read_task(prompt, task, seed, needs_labels=needs_labels, is_command=is_command, **data_options)
+
+    return Comparing(asked, read, out=asked.settings.out)
+
+
+def compare(
+    prompt: str | Path | Prompt,
+    data: Sequence[Task | str | Path | Table],
+    *,
+    model: str,
+    optimizers: Sequence[str],
+    seeds: int | Sequence[int] = 5,
+    budget: Budget | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    blocks: Blocks = "auto",
+    **settings: Any,
+) -> CompareResult:
+    """Compare search strategies on equal budgets, on one or more data sets, each with several seeds.
+
+    This calls models. Every run may spend up to `budget`, counted as if it ran alone; an answer that several of
+    them use is paid once. It blocks, also inside a notebook or a running loop; a first KeyboardInterrupt ends it
+    orderly. A run that fails does not lose the others; the same call with the same `out` goes on.
+
+    Args:
+        prompt: text in the format of a prompt file, the Path of one, or a Prompt; the same for all data sets.
+        data: data sets, each as in `optimize`.
+        optimizers: names of strategies, at least two.
+        seeds: so many from 0 on, or the seeds.
+        budget: limits of each run, proof included; None = 1,000 calls, or what `auto` says.
+        options: of strategies, by strategy and name.
+        blocks: what the tests count as one observation: `data`, `seed` (a data set and a seed), or `auto`.
+        settings: other fields of `promptopt.Settings`, such as `out`; for data also `target`, `input`, `metric`.
+
+    Raises:
+        ConfigError: something is wrong with the input; nothing was spent.
+        JournalError: the folder can no longer be written.
+    """
+    from promptopt.grid import Asked, seeds_from
+
+    fields, data_options = split_settings(settings, "compare")
+    if isinstance(data, str | Path | Task) or isinstance(optimizers, str):
+        raise ConfigError("data and optimizers are lists: data=['support'], optimizers=['capo', 'spo']")
+    sources = {str(d) if isinstance(d, str | Path) else f"data[{i}]": d for i, d in enumerate(data)}
+    if len(sources) < len(data):
+        raise ConfigError("a data set stands twice; each cell runs once")
+    asked = Asked(
+        data=tuple(sources),
+        optimizers=tuple(optimizers),
+        seeds=seeds_from(0, seeds) if isinstance(seeds, int) else tuple(seeds),
+        settings=_settings(budget, model=model, **fields),
+        options={f"{name}.{key}": str(v) for name, own in (options or {}).items() for key, v in own.items()},
+        blocks=blocks,
+    )
+    found: CompareResult = run_in_thread(prepare_comparison(prompt, sources, asked, **data_options))
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptopt.cli_compare import compare
 from promptopt.cli_evaluate import evaluate
 from promptopt.cli_judge import judge_check
 from promptopt.cli_options import (
@@ -180,6 +181,7 @@ def optimize(
 
 
 app.command(cls=Configured)(evaluate)
+app.command(cls=Command)(compare)
 
 
 @app.command()

@@ -128,6 +128,10 @@ class Screen:
             self._is_ended = True
             self._say(_progress_line(run))
 
+    def clear(self) -> None:
+        """Take the progress line away."""
+        self._end_line()
+
     def _end_line(self) -> None:
         if self._is_watching:
             self._err.file.write("\r\x1b[K")
