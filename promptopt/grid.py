@@ -84,10 +84,6 @@ class Asked:
             raise ConfigError("no data set to compare on; give --data once for each")
         if len(self.optimizers) < 2:
             raise ConfigError("a comparison needs two strategies or more: --optimizers capo,spo")
-        for what, given in (("strategy", self.optimizers), ("data set", self.data), ("seed", self.seeds)):
-            twice = next((name for i, name in enumerate(given) if name in given[:i]), None)
-            if twice is not None:
-                raise ConfigError(f"the {what} {twice!r} stands twice; each cell runs once")
         if "auto" in self.optimizers:
             raise ConfigError("optimizer 'auto' picks another strategy for other data; name those to compare")
         if self.blocks not in BLOCKS:
@@ -95,6 +91,10 @@ class Asked:
         n = len(self.data) * len(self.optimizers) * len(self.seeds)
         if n > MOST_CELLS:
             raise ConfigError(f"{n:,} cells; at most {MOST_CELLS:,}: compare less at once")
+        for what, given in (("strategy", self.optimizers), ("data set", self.data), ("seed", self.seeds)):
+            twice = next((name for i, name in enumerate(given) if name in given[:i]), None)
+            if twice is not None:
+                raise ConfigError(f"the {what} {twice!r} stands twice; each cell runs once")
         if self.settings.proof_examples == 0:
             raise ConfigError("--proof-examples 0 leaves no test score to compare")
         if self.settings.budget.seconds is not None:

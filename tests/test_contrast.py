@@ -14,8 +14,8 @@ from promptopt import contrast
 from promptopt.contrast import Block, Row
 from promptopt.stats import score_interval
 
-# Demsar, JMLR 7 (2006), table 6: AUC of C4.5, with -m, with -cf, with both, on 14 data sets. In the last row but one
-# the paper ranks -cf before both, from figures before they were rounded: hence its fourth decimal here.
+# Demsar, JMLR 7 (2006), table 6: AUC of C4.5, with -m, with -cf, with both, on 14 data sets. In the last row but
+# one the paper ranks -cf before both, from figures before they were rounded: hence its fourth decimal here.
 DEMSAR = """
 0.763 0.768 0.771 0.798
 0.599 0.591 0.590 0.569
