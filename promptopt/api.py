@@ -374,13 +374,16 @@ def prepare_comparison(
     sources: Mapping[str, Task | str | Path | Table],
     asked: Asked,
     *,
+    prompts: Mapping[str, str | Path | Prompt] | None = None,
     is_command: bool = False,
     **data_options: Any,
 ) -> Comparing:
     """Return a comparison that is ready to start; nothing is spent.
 
     Args:
+        prompt: of all data sets that have none of their own.
         sources: the data sets by their names in `asked`.
+        prompts: of single data sets, by these names.
 
     Raises:
         ConfigError: something is wrong with the prompt, the data, a strategy or the settings.
@@ -388,8 +391,10 @@ def prepare_comparison(
     from promptopt.comparing import Comparing  # statistics and tables that no other door needs
 
     def read(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
-        task = sources[source]
-        return read_task(prompt, task, seed, needs_labels=needs_labels, is_command=is_command, **data_options)
+        own = (prompts or {}).get(source, prompt)
+        return read_task(
+            own, sources[source], seed, needs_labels=needs_labels, is_command=is_command, **data_options
+        )
 
     return Comparing(asked, read, out=asked.settings.out)
 
@@ -403,6 +408,7 @@ def compare(
     seeds: int | Sequence[int] = 5,
     budget: Budget | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    prompts: Mapping[str, str | Path | Prompt] | None = None,
     blocks: Blocks = "auto",
     **settings: Any,
 ) -> CompareResult:
@@ -413,12 +419,14 @@ def compare(
     orderly. A run that fails does not lose the others; the same call with the same `out` goes on.
 
     Args:
-        prompt: text in the format of a prompt file, the Path of one, or a Prompt; the same for all data sets.
+        prompt: text in the format of a prompt file, the Path of one, or a Prompt; for all data sets but those in
+            `prompts`.
         data: data sets, each as in `optimize`.
         optimizers: names of strategies, at least two.
         seeds: so many from 0 on, or the seeds.
         budget: limits of each run, proof included; None = 1,000 calls, or what `auto` says.
         options: of strategies, by strategy and name.
+        prompts: of data sets that need one of their own, by path or name as in `data`.
         blocks: what the tests count as one observation: `data`, `seed` (a data set and a seed), or `auto`.
         settings: other fields of `promptopt.Settings`, such as `out`; for data also `target`, `input`, `metric`.
 
@@ -434,6 +442,8 @@ def compare(
     sources = {str(d) if isinstance(d, str | Path) else f"data[{i}]": d for i, d in enumerate(data)}
     if len(sources) < len(data):
         raise ConfigError("a data set stands twice; each cell runs once")
+    if lost := [name for name in prompts or {} if name not in sources]:
+        raise ConfigError(f"prompts name {lost[0]!r}, which is no data set here: {nearest(lost[0], sources)}")
     asked = Asked(
         data=tuple(sources),
         optimizers=tuple(optimizers),
@@ -442,5 +452,7 @@ def compare(
         options={f"{name}.{key}": str(v) for name, own in (options or {}).items() for key, v in own.items()},
         blocks=blocks,
     )
-    found: CompareResult = run_in_thread(prepare_comparison(prompt, sources, asked, **data_options))
+    found: CompareResult = run_in_thread(
+        prepare_comparison(prompt, sources, asked, prompts=prompts, **data_options)
+    )
     return found

@@ -65,6 +65,9 @@ def compare(
     data: Annotated[list[str], typer.Option(help="a data set, as in optimize; repeat it for several")],
     optimizers: Annotated[str, typer.Option(help="strategies, such as capo,spo; or all")],
     model: Model,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="prompt of a data set that needs one of its own, DATA=FILE")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="runs of each strategy on each data set")] = 5,
     seed: Annotated[int, typer.Option(help="the first seed")] = 0,
     blocks: Annotated[
@@ -151,17 +154,40 @@ def compare(
         "description": description,
         "answer_pattern": answer_pattern,
     }
-    found = _compare(prompt_file, asked, data_options, shows)
+    found = _compare(prompt_file, asked, _prompts(prompt or [], data), data_options, shows)
     if found is not None:
         raise typer.Exit(_EXIT[found.status])
 
 
-def _compare(prompt_file: Path, asked: Asked, data_options: dict[str, Any], shows: Shows) -> CompareResult | None:
+def _prompts(words: list[str], data: list[str]) -> dict[str, Path]:
+    """Return the prompt files of single data sets.
+
+    Raises:
+        ConfigError: one is of no data set here, or a data set has two.
+    """
+    from promptopt.errors import ConfigError, nearest
+
+    found: dict[str, Path] = {}
+    for word in words:
+        name = next((name for name in data if word.startswith(f"{name}=")), None)
+        if name is None:
+            raise ConfigError(f"--prompt {word}: write it as DATA=FILE; {nearest(word.partition('=')[0], data)}")
+        if name in found:
+            raise ConfigError(f"--prompt {name}= stands twice; give each data set one prompt")
+        found[name] = Path(word.removeprefix(f"{name}="))
+    return found
+
+
+def _compare(
+    prompt_file: Path, asked: Asked, prompts: dict[str, Path], data_options: dict[str, Any], shows: Shows
+) -> CompareResult | None:
     from promptopt import api
     from promptopt.screen_compare import CompareScreen
 
     sources = {name: name for name in asked.data}
-    comparing = api.prepare_comparison(prompt_file, sources, asked, is_command=True, **data_options)
+    comparing = api.prepare_comparison(
+        prompt_file, sources, asked, prompts=prompts, is_command=True, **data_options
+    )
     screen = CompareScreen(comparing, is_quiet=(shows.quiet or shows.as_json) and not shows.dry_run)
     screen.start(sys.stdout if shows.dry_run else None)
     if shows.dry_run:

@@ -275,13 +275,17 @@ class _Planner:
         found = [self._task(source, self._asked.seeds[0], name) for name in self._asked.optimizers]
         read = next((one for one in found if not isinstance(one, ConfigError)), None)
         if read is None:
-            assert isinstance(found[0], ConfigError)
-            raise found[0]
+            raise ConfigError(self._unfit(source, str(found[0])))
         if not read.task.test:
             raise ConfigError(
                 f"data set {read.task.name}: it has no test split, so there is nothing to compare on"
             )
         return read.task
+
+    def _unfit(self, source: str, reason: str) -> str:
+        if len(self._asked.data) == 1:
+            return reason
+        return f"data set {source}: {reason}; a data set may have a prompt of its own: --prompt {source}=FILE"
 
     def _task(self, source: str, seed: int, optimizer: str) -> Read | ConfigError:
         requires = registry.optimizer_class(optimizer).requires
