@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -391,6 +392,12 @@ def prepare_comparison(
     from promptopt.comparing import Comparing  # statistics and tables that no other door needs
 
     def read(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
+        task = sources[source]
+        is_split = isinstance(task, Task) or (isinstance(task, str | Path) and not os.path.isfile(task))
+        return read_once(source, 0 if is_split else seed, needs_labels)  # only a single table is split by seed
+
+    @cache
+    def read_once(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
         own = (prompts or {}).get(source, prompt)
         return read_task(
             own, sources[source], seed, needs_labels=needs_labels, is_command=is_command, **data_options

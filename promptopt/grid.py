@@ -265,6 +265,7 @@ class _Planner:
         self._read = read
         self._is_simulated = is_simulated
         self._known: dict[tuple[str, int, bool | None], Read | ConfigError] = {}
+        self._requires = {name: registry.optimizer_class(name).requires for name in asked.optimizers}
 
     def any_task(self, source: str) -> Task:
         """Return a data set as the first strategy takes it that can.
@@ -288,7 +289,7 @@ class _Planner:
         return f"data set {source}: {reason}; a data set may have a prompt of its own: --prompt {source}=FILE"
 
     def _task(self, source: str, seed: int, optimizer: str) -> Read | ConfigError:
-        requires = registry.optimizer_class(optimizer).requires
+        requires = self._requires[optimizer]
         key = (source, seed, "labels" in requires or (None if "scores" in requires else False))
         if key not in self._known:
             try:
