@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,6 +234,19 @@ def test_pairs_count_blocks_and_correct_for_their_number() -> None:
 def test_blocks_needed_are_the_fewest_that_can_prove(n: int) -> None:
     n_pairs, needed = math.comb(n, 2), contrast.blocks_needed(n)
     assert n_pairs * 2.0 ** (1 - needed) <= 0.05 < n_pairs * 2.0 ** (2 - needed)
+
+
+def test_the_blocks_needed_are_documented() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "compare.md").read_text(encoding="utf-8")
+    strategies, blocks = (
+        [
+            int(n)
+            for n in re.findall(r"\d+", next(line for line in text.split("\n") if line.startswith(f"| {head} ")))
+        ]
+        for head in ("strategies", "blocks needed")
+    )
+    assert strategies[0] == 2
+    assert [contrast.blocks_needed(n) for n in strategies] == blocks
 
 
 def test_only_examples_in_common_are_compared() -> None:
