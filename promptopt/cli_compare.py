@@ -39,6 +39,7 @@ from promptopt.cli_run import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     Shows,
+    complain,
     confirm,
     is_costly,
     leave_at_once,
@@ -205,6 +206,8 @@ def _compare(
         print_json(found.to_json())
     else:
         screen.result(found)
+    if found.status == "incomplete":
+        complain(found.reason)
     return found
 
 

@@ -22,6 +22,8 @@ from promptopt.providers import Transport
 from promptopt.run import Run
 from promptopt.summing import summed
 
+# So many runs in a row without one answer mean that the endpoint is down: the others would wait in vain.
+MOST_SILENT = 3
 JSON_NAME, CSV_NAME = "compare.json", "compare.csv"
 
 
@@ -57,6 +59,7 @@ class Comparing:
         self.run: Run | None = None
         self.outcomes: dict[str, Outcome] = {}
         self.n_kept = 0
+        self._silence = ""
         self._transports = transports
         self._retry = retry
 
@@ -75,15 +78,25 @@ class Comparing:
                 if known is not None:
                     self.outcomes[cell.name] = known
             self.n_kept = sum(outcome.result.has_ended for outcome in self.outcomes.values())
-            for cell in self.grid.cells:
-                if self.stop.is_set:
-                    break
-                if cell.name not in self.outcomes:
-                    self.outcomes[cell.name] = await self._outcome(cell)
+            await self._run_cells()
             result = self._result(time.monotonic() - started)
             folder.write(self.folder / JSON_NAME, result.to_json())
             folder.write(self.folder / CSV_NAME, result.to_csv())
             return result
+
+    async def _run_cells(self) -> None:
+        """Run the cells that have not ended, until a stop is asked for, or nobody answers any more."""
+        n_silent = 0
+        for cell in self.grid.cells:
+            if self.stop.is_set:
+                return
+            if cell.name in self.outcomes:
+                continue
+            self.outcomes[cell.name] = outcome = await self._outcome(cell)
+            n_silent = n_silent + 1 if outcome.was_unanswered else 0
+            if n_silent == MOST_SILENT:
+                self._silence = f"not begun: the last {n_silent} runs got no answer ({outcome.result.reason})"
+                return
 
     def plans_left(self) -> list[Plan]:
         """Return the plans of the runs that have not ended in earlier sessions; nothing is opened or changed."""
@@ -170,9 +183,10 @@ class Comparing:
 
     def _result(self, duration_s: float) -> CompareResult:
         """Return the comparison as it stands."""
+        why = self._silence or "interrupted before this run began"
         for cell in self.grid.cells:
             if cell.name not in self.outcomes:
-                self.outcomes[cell.name] = without_run(cell, "not_run", "interrupted before this run began")
+                self.outcomes[cell.name] = without_run(cell, "not_run", why)
         outcomes = [self.outcomes[cell.name] for cell in self.grid.cells]
         return summed(self.grid, outcomes, is_stopped=self.stop.is_set, duration_s=round(duration_s, 3))
 

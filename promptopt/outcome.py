@@ -29,6 +29,12 @@ class Outcome:
     initial: Row = field(default_factory=dict)
     best: Row = field(default_factory=dict)
 
+    @property
+    def was_unanswered(self) -> bool:
+        """Whether the run failed without one answer."""
+        charged = self.result.charged
+        return self.result.status == "failed" and charged is not None and charged.calls == 0
+
 
 def without_run(cell: GridCell, status: CellStatus, reason: str, shared: Shared | None = None) -> Outcome:
     """Return the outcome of a cell that left no result.

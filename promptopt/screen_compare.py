@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_CELLS, _MOST_PAIRS = 40, 28  # rows of a table; the files have all
 _MOST_REASON = 200
+_CELL_WIDTH = 28  # columns that the name of a run has at least, if it is as long
 
 
 class CompareScreen:
@@ -106,7 +107,8 @@ class CompareScreen:
                 f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in.", "yellow"
             )
         self._print(f"{found.status}: {short(found.reason, _MOST_REASON)}", "bold")
-        self._print(f"\nTest scores, mean over {_means_over(found)}, with 95% intervals:", "bold")
+        title = f"Test scores, mean over {_means_over(found)}, with 95% intervals (n: scores of single examples)"
+        self._print(f"\n{title}:", "bold")
         self._table(_strategies(found))
         self._print(_ranks_line(found))
         if found.pairs:
@@ -114,10 +116,7 @@ class CompareScreen:
             self._table(_pairs(found.pairs[:_MOST_PAIRS]))
             if len(found.pairs) > _MOST_PAIRS:
                 self._print(f"and {len(found.pairs) - _MOST_PAIRS} more in compare.json")
-        self._print("\nRuns:", "bold")
-        self._table(_cells(found.cells[:_MOST_CELLS]))
-        if len(found.cells) > _MOST_CELLS:
-            self._print(f"and {len(found.cells) - _MOST_CELLS} more in compare.csv")
+        self._runs(found)
         for cell in found.cells:
             if cell.status in ("failed", "interrupted"):
                 self._print(f"  {cell.cell}: {cell.status}: {short(cell.reason, _MOST_REASON)}", "red")
@@ -127,6 +126,16 @@ class CompareScreen:
         self._print(f"\nEverything lies in {found.out}: compare.json, compare.csv, journal.db, cells/")
         if found.status != "completed":
             self._print(f"To go on, run the same command with --out {found.out}")
+
+    def _runs(self, found: CompareResult) -> None:
+        """Show the runs that have begun."""
+        begun = [cell for cell in found.cells if cell.status != "not_run"]
+        self._print("\nRuns (test scores on n examples; charged and paid in calls):", "bold")
+        self._table(_cells(begun[:_MOST_CELLS]))
+        if len(begun) > _MOST_CELLS:
+            self._print(f"and {len(begun) - _MOST_CELLS} more in compare.csv")
+        if n := len(found.cells) - len(begun):
+            self._print(f"{counted(n, 'run')} not begun")
 
     def _table(self, table: Table) -> None:
         with self._out.capture() as captured:
@@ -313,7 +322,8 @@ def _pairs(pairs: Sequence[Pair]) -> Table:
 
 
 def _cells(cells: Sequence[CellResult]) -> Table:
-    table = _new_table("run", right=("initial", "best", "n", "gain", "p", "charged", "paid", "dollars", "status"))
+    table = _new_table("run", right=("initial", "best", "n", "gain", "p", "charged", "paid", "status"))
+    table.columns[0].min_width = min(_CELL_WIDTH, max((len(cell.cell) for cell in cells), default=0))
     for cell in cells:
         initial, best = (None if found is None else found.test for found in (cell.initial, cell.best))
         gain = cell.gain
@@ -326,7 +336,6 @@ def _cells(cells: Sequence[CellResult]) -> Table:
             "-" if gain is None else f"{gain.p_value:.2g}",
             "-" if cell.charged is None else f"{cell.charged.calls:,}",
             f"{cell.paid.calls:,}",
-            dollars(cell.paid.cost_usd) if cell.charged else "-",
-            cell.status.replace("_", " "),
+            {"budget_exhausted": "budget used"}.get(cell.status, cell.status),
         )
     return table

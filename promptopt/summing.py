@@ -153,15 +153,11 @@ def _notes(grid: Grid, cells: Sequence[CellResult], best: _Rows) -> list[str]:
     simulated = [role for role, model in models.items() if model["is_simulated"]]
     if simulated:
         notes.append(f"simulated models ({', '.join(simulated)}): the figures say nothing of a real one")
-    for name in grid.optimizers:
-        own = [cell for cell in cells if cell.optimizer == name]
-        n_scored = len(best[name])
-        scorable = [cell for cell in own if cell.metric != UNSCORED]
-        if n_scored < len(scorable):
-            notes.append(
-                f"{name}: {len(scorable) - n_scored} of {len(scorable)} runs have no test score; its figures are "
-                "of the others, and are not to be compared with those of strategies that have all"
-            )
+    if lacking := _lacking(grid, cells, best):
+        notes.append(
+            f"runs without a test score: {', '.join(lacking)}; means are over the others, so look at the pairs, "
+            "which count the blocks that both have"
+        )
     unscored = sorted({cell.data for cell in cells if cell.metric == UNSCORED})
     if unscored:
         notes.append(
@@ -181,3 +177,13 @@ def _notes(grid: Grid, cells: Sequence[CellResult], best: _Rows) -> list[str]:
     notes += power_notes(grid)
     notes.append("curves show dev scores, by which the search chose: they flatter; the test scores do not")
     return notes
+
+
+def _lacking(grid: Grid, cells: Sequence[CellResult], best: _Rows) -> list[str]:
+    """Return in words how many runs of each strategy lack a test score, where they could have one."""
+    found = []
+    for name in grid.optimizers:
+        n = sum(cell.optimizer == name and cell.metric != UNSCORED for cell in cells)
+        if len(best[name]) < n:
+            found.append(f"{name} {n - len(best[name])} of {n}")
+    return found

@@ -38,13 +38,17 @@ def found_in(folder: Path) -> dict[str, object]:
     return found
 
 
-def test_compares_and_leaves_files(run: Runner, tmp_path: Path) -> None:
+def test_compares_and_leaves_files(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     done = run(*words("--out", "grid"))
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert lines[0] == "SIMULATED MODEL: these figures say nothing about a real one."
     assert lines[1] == "completed: every run has ended"
-    assert "Test scores, mean over 1 data set and 2 seeds, with 95% intervals:" in lines
+    assert (
+        "Test scores, mean over 1 data set and 2 seeds, with 95% intervals (n: scores of single examples):"
+        in lines
+    )
     assert re.search(r"^random +\d+\.\d% \(\d+\.\d-\d+\.\d\) +\d+ ", done.out, re.MULTILINE)
     assert re.search(r"charged as if each ran alone: (\d+) calls, \$\d.*; paid: (\d+) calls", done.out)
     assert "[4/4] support/spo/seed-1:" in done.err
@@ -136,6 +140,7 @@ def test_names_of_strangers_steer_neither_terminal_nor_spreadsheet(run: Runner, 
     plain = ["compare", "p.md", *options, "--optimizers", f"random,{BROKEN}", *QUICK, "--out", "grid"]
     done = run(*plain)
     assert done.status == 1, done.err
+    assert "error: 4 of 8 runs have ended; 1+1/compared.py-Broken/seed-0: " in done.err
     text = (tmp_path / "grid" / "compare.csv").read_text(encoding="utf-8")
     for shown in (done.out, done.err, text, (tmp_path / "grid" / "compare.json").read_text(encoding="utf-8")):
         assert "\x1b" not in shown
@@ -171,6 +176,7 @@ def test_ctrl_c_ends_it_orderly_and_it_goes_on(tmp_path: Path) -> None:
     assert re.search(r"interrupted: \d+ of 80 runs have ended; the same command", out)
     statuses = [cell["status"] for cell in found_in(tmp_path / "grid")["cells"]]  # type: ignore[attr-defined]
     assert "not_run" in statuses
+    assert re.search(r"^\d+ runs not begun$", out, re.MULTILINE)
     assert statuses[0] in ("completed", "budget_exhausted")
 
 

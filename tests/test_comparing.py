@@ -19,7 +19,7 @@ from filelock import FileLock
 from scripted import Scripted, make_run, model
 
 from promptopt.comparing import Comparing
-from promptopt.errors import ConfigError, RunRefused
+from promptopt.errors import ConfigError, ConnectionLost, RunRefused
 from promptopt.journal import Journal
 from promptopt.result import lasting as lasting_result
 from promptopt.testing import Snapshots
@@ -213,13 +213,27 @@ def test_a_run_that_fails_loses_no_other_and_goes_on_later(tmp_path: Path) -> No
     assert found.strategies[0].test is None
     assert found.strategies[1].test is not None
     assert found.ranks is None
-    assert any(note.startswith("capo: 2 of 2 runs have no test score") for note in found.notes)
+    assert any(note.startswith("runs without a test score: capo 2 of 2; ") for note in found.notes)
     execute(tmp_path / "grid")
     execute(tmp_path / "whole")
     mended, whole = lasting(tmp_path / "grid"), lasting(tmp_path / "whole")
     assert mended["strategies"][0]["test"] == whole["strategies"][0]["test"]
     assert mended["charged"] == whole["charged"]
     assert mended["paid"] == whole["paid"]
+
+
+def test_it_ends_where_nobody_answers_and_goes_on_later(tmp_path: Path) -> None:
+    def refuse(_: Request) -> None:
+        raise ConnectionLost("no route")
+
+    transport = Scripted(model)
+    transport.on_request = refuse
+    found = execute(tmp_path, transport, seeds=(0, 1, 2))
+    assert [cell.status for cell in found.cells] == ["failed"] * 3 + ["not_run"] * 3
+    assert found.status == "incomplete"
+    assert found.cells[-1].reason.startswith("not begun: the last 3 runs got no answer (")
+    assert found.charged.calls == found.paid.calls == 0
+    assert execute(tmp_path, None, seeds=(0, 1, 2)).status == "completed"
 
 
 def test_a_fault_of_a_strategy_is_its_own(tmp_path: Path) -> None:
