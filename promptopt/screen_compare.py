@@ -322,7 +322,7 @@ def _pairs(pairs: Sequence[Pair]) -> Table:
 
 
 def _cells(cells: Sequence[CellResult]) -> Table:
-    table = _new_table("run", right=("initial", "best", "n", "gain", "p", "charged", "paid", "status"))
+    table = _new_table("run", right=("initial", "best", "n", "gain", "p", "charged", "paid"))
     table.columns[0].min_width = min(_CELL_WIDTH, max((len(cell.cell) for cell in cells), default=0))
     for cell in cells:
         initial, best = (None if found is None else found.test for found in (cell.initial, cell.best))
@@ -336,6 +336,5 @@ def _cells(cells: Sequence[CellResult]) -> Table:
             "-" if gain is None else f"{gain.p_value:.2g}",
             "-" if cell.charged is None else f"{cell.charged.calls:,}",
             f"{cell.paid.calls:,}",
-            {"budget_exhausted": "budget used"}.get(cell.status, cell.status),
         )
     return table
