@@ -16,7 +16,7 @@ from promptopt.folder import COMPARISON, Shared
 from promptopt.gateway import RetryPolicy
 from promptopt.grid import Asked, Grid, GridCell, Reader, make_grid
 from promptopt.ledger import Stop
-from promptopt.outcome import Outcome, ended, has_ended, read, without_run
+from promptopt.cell import Outcome, ended, has_ended, read, without_run
 from promptopt.plan import Plan
 from promptopt.providers import Transport
 from promptopt.run import Run

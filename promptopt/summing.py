@@ -12,7 +12,7 @@ from promptopt import contrast, registry
 from promptopt.comparison import CellResult, CompareResult, Curve, Status, StrategyResult, total
 from promptopt.contrast import Block, Ranks, Row
 from promptopt.grid import Grid, power_notes
-from promptopt.outcome import Outcome
+from promptopt.cell import Outcome
 from promptopt.result import package_version
 from promptopt.task import UNSCORED
 

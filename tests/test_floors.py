@@ -77,7 +77,7 @@ FLOORS = {
         "api",
         "grid",
         "comparison",
-        "outcome",
+        "cell",
         "summing",
         "comparing",
     },
