@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptopt import folder, secret
+from promptopt.cell import Outcome, ended, has_ended, read, without_run
 from promptopt.comparison import CompareResult
 from promptopt.config import check_same
 from promptopt.errors import ConfigError, JournalError, PromptoptError
@@ -16,7 +17,6 @@ from promptopt.folder import COMPARISON, Shared
 from promptopt.gateway import RetryPolicy
 from promptopt.grid import Asked, Grid, GridCell, Reader, make_grid
 from promptopt.ledger import Stop
-from promptopt.cell import Outcome, ended, has_ended, read, without_run
 from promptopt.plan import Plan
 from promptopt.providers import Transport
 from promptopt.run import Run

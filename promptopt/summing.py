@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 from promptopt import contrast, registry
+from promptopt.cell import Outcome
 from promptopt.comparison import CellResult, CompareResult, Curve, Status, StrategyResult, total
 from promptopt.contrast import Block, Ranks, Row
 from promptopt.grid import Grid, power_notes
-from promptopt.cell import Outcome
 from promptopt.result import package_version
 from promptopt.task import UNSCORED
 
