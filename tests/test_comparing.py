@@ -13,18 +13,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import climb
+import jsonschema
 import pytest
 from compared import BROKEN, SETTINGS, TASKS, asked_of, comparing, execute, lasting
 from filelock import FileLock
 from scripted import Scripted, make_run, model
 
+from promptopt.api import ReadTask
 from promptopt.comparing import Comparing
 from promptopt.errors import ConfigError, ConnectionLost, RunRefused
+from promptopt.grid import Asked
 from promptopt.journal import Journal
 from promptopt.result import lasting as lasting_result
 from promptopt.testing import Snapshots
 from promptopt.types import Budget, Request
 
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "compare.schema.json").read_text(encoding="utf-8"))
 GRID = [(name, seed) for seed in (0, 1) for name in ("capo", "random")]
 
 
@@ -220,6 +225,25 @@ def test_a_run_that_fails_loses_no_other_and_goes_on_later(tmp_path: Path) -> No
     assert mended["strategies"][0]["test"] == whole["strategies"][0]["test"]
     assert mended["charged"] == whole["charged"]
     assert mended["paid"] == whole["paid"]
+
+
+def test_without_scores_each_run_has_its_win_rate_and_nothing_is_ranked(tmp_path: Path) -> None:
+    def reader(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
+        return ReadTask(replace(climb.unlabelled(), name=source), (), "", {})
+
+    asked = Asked(("mood",), ("spo", climb.CLIMB), (0, 1), replace(SETTINGS, budget=Budget(calls=200)))
+    made = Comparing(asked, reader, out=tmp_path, transports={"": climb.transport()})
+    found = asyncio.run(made.execute())
+    assert found.status == "completed", found.reason
+    rates = [cell.gain.win_rate for cell in found.cells if cell.gain is not None]
+    assert len(rates) == 4
+    assert any(rate is not None and rate > 0.5 for rate in rates)
+    assert all(cell.gain and cell.gain.delta is None for cell in found.cells)
+    assert (found.ranks, found.pairs, found.curves) == (None, (), ())
+    assert [row.test for row in found.strategies] == [None, None]
+    assert "mood: without scores; its runs have win rates of their own, and are not ranked" in found.notes
+    assert not any("runs without a test score" in note for note in found.notes)
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
 
 
 def test_it_ends_where_nobody_answers_and_goes_on_later(tmp_path: Path) -> None:
