@@ -183,6 +183,7 @@ def _compare(
     prompt_file: Path, asked: Asked, prompts: dict[str, Path], data_options: dict[str, Any], shows: Shows
 ) -> CompareResult | None:
     from promptopt import api
+    from promptopt.report.compare_view import write_page
     from promptopt.screen_compare import CompareScreen
 
     sources = {name: name for name in asked.data}
@@ -202,6 +203,7 @@ def _compare(
         leave_at_once(comparing.folder)
     finally:
         screen.end_watch()
+    write_page(found, comparing.folder)
     if shows.as_json:
         print_json(found.to_json())
     else:

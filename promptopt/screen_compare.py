@@ -123,7 +123,9 @@ class CompareScreen:
         self._print(f"\n{spend_line(found)}")
         for note in found.notes:
             self._print(f"Note: {note}")
-        self._print(f"\nEverything lies in {found.out}: compare.json, compare.csv, journal.db, cells/")
+        self._print(
+            f"\nEverything lies in {found.out}: compare.html, compare.json, compare.csv, journal.db, cells/"
+        )
         if found.status != "completed":
             self._print(f"To go on, run the same command with --out {found.out}")
 
