@@ -65,6 +65,8 @@ FLOORS = {
         "sizing",
         "plan",
         "result",
+        "outcome",
+        "result_file",
         "folder",
         "brief",
         "recording",
@@ -74,6 +76,7 @@ FLOORS = {
         "run",
         "scoring",
         "judge_check",
+        "report",
         "api",
         "grid",
         "comparison",
@@ -103,12 +106,13 @@ FLOORS = {
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "polars", "pyarrow", "numpy", "scipy", "yaml", "rich")
+HEAVY += ("jinja2", "matplotlib")
 
 
 def modules() -> list[tuple[str, Path]]:
     """Return (module below promptopt, file) of all three folders."""
     found = [(path.stem, path) for path in (ROOT / "promptopt").glob("*.py") if path.stem != "__init__"]
-    for folder in ("promptopt/simulator", "promptopt/testing", "tasks", "optimizers"):
+    for folder in ("promptopt/simulator", "promptopt/testing", "promptopt/report", "tasks", "optimizers"):
         found += [(folder.rpartition("/")[2], path) for path in (ROOT / folder).rglob("*.py")]
     return found
 
