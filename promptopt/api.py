@@ -442,6 +442,7 @@ def compare(
         JournalError: the folder can no longer be written.
     """
     from promptopt.grid import Asked, seeds_from
+    from promptopt.report.compare_view import write_page
 
     fields, data_options = split_settings(settings, "compare")
     if isinstance(data, str | Path | Task) or isinstance(optimizers, str):
@@ -459,7 +460,7 @@ def compare(
         options={f"{name}.{key}": str(v) for name, own in (options or {}).items() for key, v in own.items()},
         blocks=blocks,
     )
-    found: CompareResult = run_in_thread(
-        prepare_comparison(prompt, sources, asked, prompts=prompts, **data_options)
-    )
+    comparing = prepare_comparison(prompt, sources, asked, prompts=prompts, **data_options)
+    found: CompareResult = run_in_thread(comparing)
+    write_page(found, comparing.folder)
     return found

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, TextIO
 from rich.table import Table
 from rich.text import Text
 
-from promptopt.screen import Screen, clean, console_of, counted, dollars, short
+from promptopt.compare_words import percent, points, spend_line
+from promptopt.outcome import counted, dollars
+from promptopt.screen import Screen, clean, console_of, short
 
 if TYPE_CHECKING:
     from promptopt.comparing import Comparing
     from promptopt.comparison import CellResult, CompareResult, StrategyResult
-    from promptopt.contrast import Estimate, Pair
+    from promptopt.contrast import Pair
     from promptopt.plan import Plan
     from promptopt.run import Run
 
@@ -147,33 +149,6 @@ class CompareScreen:
 
     def _print(self, line: str, style: str = "") -> None:
         self._out.print(Text(clean(line), style=style))
-
-
-def percent(found: Estimate | None) -> str:
-    """Return a mean score with its interval and numbers, in percent."""
-    if found is None:
-        return "-"
-    low, high = found.ci95
-    return f"{100 * found.value:.1f}% ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def points(found: Estimate | None) -> str:
-    """Return a difference of scores with its interval, in points."""
-    if found is None:
-        return "-"
-    low, high = found.ci95
-    return f"{100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def spend_line(found: CompareResult) -> str:
-    """Return what all runs were charged, and what was paid."""
-    saved = found.charged.calls - found.paid.calls
-    share = 100 * saved / found.charged.calls if found.charged.calls else 0
-    return (
-        f"charged as if each ran alone: {found.charged.calls:,} calls, {dollars(found.charged.cost_usd)}; "
-        f"paid: {found.paid.calls:,} calls, {dollars(found.paid.cost_usd)} "
-        f"({saved:,} calls, {share:.0f}%, were shared)"
-    )
 
 
 def _what(comparing: Comparing) -> str:

@@ -84,7 +84,7 @@ def test_dry_run_shows_the_whole_grid_and_makes_nothing(run: Runner, tmp_path: P
 def test_options_and_prompts_of_their_own(run: Runner, tmp_path: Path) -> None:
     sums = ROOT / "tasks" / "sums" / "prompt.md"
     options = ("--prompt", f"sums={sums}", "--set", "random.n_dev=12", "--seed", 7, "--blocks", "data")
-    done = run(*words("--out", "grid", *options, data=("support", "sums")))
+    done = run(*words("--out", "grid", *options, "--proof-examples", 8, data=("support", "sums")))
     assert done.status == 0, done.err
     found = found_in(tmp_path / "grid")
     assert found["seeds"] == [7, 8]
@@ -159,7 +159,8 @@ def test_names_of_strangers_steer_neither_terminal_nor_spreadsheet(run: Runner, 
 
 def test_ctrl_c_ends_it_orderly_and_it_goes_on(tmp_path: Path) -> None:
     command = [str(word) for word in (COMMAND, *words("--out", tmp_path / "grid"))]
-    command[command.index("--seeds") + 1] = "40"
+    command[command.index("--seeds") + 1] = "6"
+    command[command.index("--budget-calls") + 1] = "1000"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
@@ -173,7 +174,7 @@ def test_ctrl_c_ends_it_orderly_and_it_goes_on(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert re.search(r"interrupted: \d+ of 80 runs have ended; the same command", out)
+    assert re.search(r"interrupted: \d+ of 12 runs have ended; the same command", out)
     statuses = [cell["status"] for cell in found_in(tmp_path / "grid")["cells"]]  # type: ignore[attr-defined]
     assert "not_run" in statuses
     assert re.search(r"^\d+ runs not begun$", out, re.MULTILINE)
@@ -187,6 +188,7 @@ def test_python_gives_the_same(run: Runner, tmp_path: Path) -> None:
     assert found.status == "completed"
     assert isinstance(found.paid, Spent)
     assert found.out == str(tmp_path / "grid")
+    assert "SIMULATED MODEL" in (tmp_path / "grid" / "compare.html").read_text(encoding="utf-8")
     assert json.loads(found.to_json()) == found_in(tmp_path / "grid")
     assert any(note.startswith("one seed:") for note in found.notes)
     with pytest.raises(ConfigError, match="are lists"):

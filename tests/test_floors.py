@@ -83,6 +83,7 @@ FLOORS = {
         "cell",
         "summing",
         "comparing",
+        "compare_words",
     },
     6: {
         "screen",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptopt import folder
+from promptopt.compare_words import percent, points, spend_line
 from promptopt.report import compare_figures, drawing
 from promptopt.report.page import render
-from promptopt.screen_compare import percent, points, spend_line
 
 if TYPE_CHECKING:
     from markupsafe import Markup
