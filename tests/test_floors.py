@@ -89,6 +89,7 @@ FLOORS = {
         "cli_evaluate",
         "cli_judge",
         "cli_replay",
+        "cli_report",
         "pytest_plugin",
         "command",
         "screen_evaluation",
