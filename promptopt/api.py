@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +30,7 @@ from promptopt.ledger import Stop
 from promptopt.plan import Plan, make_plan
 from promptopt.providers import closing
 from promptopt.replaying import Replayed, Replaying
+from promptopt.report import leave_report
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.scoring import Evaluating, Evaluation, Split
@@ -207,10 +209,14 @@ async def aoptimize(
     model: str,
     optimizer: str = "auto",
     budget: Budget | None = None,
+    report: bool = True,
     **settings: Any,
 ) -> Result:
     """Search a better prompt and prove it on unseen data; the asynchronous form of `optimize`."""
-    return await _make_run(prompt, task, model, optimizer, budget, settings).execute()
+    result = await _make_run(prompt, task, model, optimizer, budget, settings).execute()
+    if report:
+        _leave_report(result)
+    return result
 
 
 def optimize(
@@ -220,6 +226,7 @@ def optimize(
     model: str,
     optimizer: str = "auto",
     budget: Budget | None = None,
+    report: bool = True,
     **settings: Any,
 ) -> Result:
     """Search a better prompt and prove it on unseen data.
@@ -234,18 +241,21 @@ def optimize(
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
         budget: limits of the whole run, proof included; None = 1,000 calls, or what `auto` says.
+        report: write report.html into the run folder at the end, which takes about a second.
         settings: any other field of `promptopt.Settings`, such as `auto="light"` (a budget by name), `seed`,
             `out`, `api_base`, `options={"max_demos": 4}`; for data also `target`, `input`, `images`,
             `description`, and `metric`: a name, or your own `function(reply, example)`.
 
     Returns:
-        The result, which also lies in its `out` folder as result.json and best.md.
+        The result, which also lies in its `out` folder as result.json, best.md and report.html.
 
     Raises:
         ConfigError: something is wrong with the input; nothing was spent.
         JournalError: the run folder cannot be used.
     """
     result: Result = run_in_thread(_make_run(prompt, task, model, optimizer, budget, settings))
+    if report:
+        _leave_report(result)
     return result
 
 
@@ -308,6 +318,12 @@ def _make_run(
     chosen = _settings(budget, model=model, optimizer=optimizer, **fields)
     plan, front_matter = prepare(prompt, task, chosen, **data_options)
     return Run(plan, front_matter=front_matter)
+
+
+def _leave_report(result: Result) -> None:
+    """Write the report of a run; where that fails, warn."""
+    if why := leave_report(result):
+        warnings.warn(why, RuntimeWarning, stacklevel=3)
 
 
 def _settings(budget: Budget | None, **fields: Any) -> Settings:

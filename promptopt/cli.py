@@ -46,6 +46,7 @@ from promptopt.cli_options import (
     Tpm,
 )
 from promptopt.cli_replay import record, replay
+from promptopt.cli_report import report
 from promptopt.cli_run import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -244,6 +245,7 @@ def simulate(
 app.command("judge-check", cls=Command)(judge_check)
 app.command(cls=Command)(replay)
 app.command(cls=Command)(record)
+app.command(cls=Command)(report)
 
 
 @app.command()
@@ -319,6 +321,7 @@ def _run(
     prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: Shows
 ) -> Result | None:
     from promptopt import api
+    from promptopt.report import leave_report
     from promptopt.run import Run, check_simulator
     from promptopt.screen import Screen
 
@@ -347,6 +350,10 @@ def _run(
         print_json(result.to_json())
     else:
         screen.result(result, run)
+    if why := leave_report(result):
+        complain(why)
+    elif not shows.as_json:
+        screen.report(result)
     if result.status == "failed":
         complain(result.reason)
     return result

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptopt.outcome import counted, dollars, lead, verdict
+from promptopt.report import NAME
 from promptopt.task import UNSCORED
 
 if TYPE_CHECKING:
@@ -149,6 +150,10 @@ class Screen:
             self._print(f"\nEverything lies in {result.out}: best.md, result.json, journal.db, config.toml")
         if result.status == "interrupted":
             self._print(f"Interrupted. To go on, run the same command with --out {result.out}")
+
+    def report(self, result: Result) -> None:
+        """Show where the report lies."""
+        self._print(f"The report, for a browser: {result.out}{os.sep}{NAME}")
 
     def _difference(self, run: Run, result: Result) -> None:
         before, after = run.plan.task.initial, run.best.prompt if run.best else run.plan.task.initial

@@ -98,6 +98,7 @@ FLOORS = {
         "cli_replay",
         "cli_compare",
         "screen_compare",
+        "cli_report",
         "pytest_plugin",
         "command",
         "screen_evaluation",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from promptopt.result import Result
 
 NAME = "report.html"
 
@@ -30,3 +34,24 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         raise JournalError(f"{path} cannot be written ({error.strerror}); choose another place") from error
     folder.write(path, text)
     return path
+
+
+def leave_report(result: Result) -> str:
+    """Write the report of a run that has just ended; return why there is none, "" = there is.
+
+    It raises nothing: the result is paid for and whole, whatever a page stumbles over.
+    """
+    from promptopt.errors import PromptoptError
+
+    if result.out is None:
+        return "the result has no folder"
+    again = f"the result is whole; to try again: promptopt report {result.out}"
+    try:
+        write_report(Path(result.out))
+    except KeyboardInterrupt:
+        return f"the report was not written: interrupted; {again}"
+    except PromptoptError as error:
+        return f"the report was not written: {error}; {again}"
+    except Exception as error:  # noqa: BLE001  # see above
+        return f"the report was not written ({type(error).__name__}: {error}); {again}"
+    return ""

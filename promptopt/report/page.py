@@ -39,6 +39,11 @@ def render(template: str, **fields: Any) -> str:
     )
 
 
+def fragment(template: str, **fields: Any) -> str:
+    """Return a piece of HTML made of a template, for a page of somebody else's."""
+    return _environment().get_template(template).render(**fields)
+
+
 def harmless(text: str) -> str:
     """Return a text without characters that steer a reader's eye, or that UTF-8 cannot hold."""
     return _STEERS.sub("�", text.replace("\r\n", "\n"))

@@ -10,26 +10,18 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from promptopt import promptfile
-from promptopt.outcome import verdict
-from promptopt.report import figures
+from promptopt.report import drawing, figures
 from promptopt.report.difference import pieces
-from promptopt.report.drawing import REMEDY, can_draw
 from promptopt.report.front import pareto_front
 from promptopt.report.page import render
 from promptopt.report.record import Entry, Heat, Story
-from promptopt.result import SplitScore
+from promptopt.report.words import cut, headline_of, line, money, percent, split
 from promptopt.template import render_demo
 from promptopt.types import Demo
 
 # Rows of the table of candidates, and how many of them with the whole prompt.
 MOST_ROWS, MOST_WHOLE = 500, 100
 MOST_HEATS = 8
-MOST_TEXT = 8_000  # characters of one text, the prompts to copy aside
-TITLES = {
-    "proven": "Proven better",
-    "not_proven": "No significant improvement",
-    "worse": "Worse: keep your prompt",
-}
 PARTS = (
     ("proof", "Proof"),
     ("prompt", "Prompt"),
@@ -66,7 +58,7 @@ def page_of(story: Story) -> str:
         result=story.result,
         best=story.entries[story.best],
         initial=story.entries[0],
-        headline=_headline(story),
+        headline=headline_of(story.result),
         cards=_cards(story),
         optimism=_optimism(story),
         change=pieces(
@@ -78,7 +70,7 @@ def page_of(story: Story) -> str:
         n_whole=MOST_WHOLE,
         heats=story.heats[:MOST_HEATS],
         figures=_figures(story, front),
-        remedy=REMEDY,
+        remedy=drawing.REMEDY,
         command=_command(story.config),
         file_of=lambda entry: promptfile.format_prompt(entry.candidate.prompt, story.front_matter),
         percent=percent,
@@ -87,56 +79,6 @@ def page_of(story: Story) -> str:
         line=line,
         split=split,
     )
-
-
-# Words ------------------------------------------------------------------------------------------------
-
-
-def percent(share: float | None) -> str:
-    """Return a share in [0, 1] as per cent."""
-    return "–" if share is None else f"{100 * share:.1f}%"
-
-
-def money(amount: Decimal | None) -> str:
-    """Return dollars as text, small amounts with two digits that say something; None is unknown, not free."""
-    if amount is None:
-        return "unknown"
-    if amount == 0 or amount >= 1:
-        return f"${amount:,.2f}"
-    return f"${amount:.4f}" if amount >= Decimal("0.001") else f"${amount:.2g}"
-
-
-def split(score: SplitScore | None) -> str:
-    """Return a score on a split with its interval and the number of examples."""
-    if score is None:
-        return "–"
-    low, high = score.ci95
-    return f"{percent(score.score)} (95%: {100 * low:.1f} to {100 * high:.1f}, n = {score.n})"
-
-
-def cut(text: str) -> str:
-    """Return a text that is not too long for the page."""
-    more = len(text) - MOST_TEXT
-    return text if more <= 0 else f"{text[:MOST_TEXT]}\n[... {more:,} more characters in journal.db]"
-
-
-def line(text: str, width: int = 140) -> str:
-    """Return the beginning of a text on one line."""
-    words = " ".join(text[: 4 * width].split())
-    return words if len(words) <= width else words[: width - 1] + "…"
-
-
-def _headline(story: Story) -> dict[str, str]:
-    """Return the outcome: its kind, in two words, and in a sentence."""
-    result = story.result
-    if result is None:
-        said = "The run has not ended. The same command goes on with it, and pays nothing twice."
-        return {"kind": "none", "title": "No proof yet", "sentence": said}
-    if result.improvement is None:
-        title = "No proof yet" if result.status == "interrupted" else "No proof"
-        return {"kind": "none", "title": title, "sentence": verdict(result)}
-    kind = result.improvement.verdict
-    return {"kind": kind, "title": TITLES[kind], "sentence": verdict(result)}
 
 
 def _cards(story: Story) -> list[Card]:
@@ -237,7 +179,7 @@ def _command(config: str) -> str:
 
 def _figures(story: Story, front: Sequence[Entry]) -> dict[str, Any]:
     """Return the drawings by name; {} where nothing can draw them."""
-    if not can_draw():
+    if not drawing.can_draw():
         return {}
     found: dict[str, Any] = {}
 
