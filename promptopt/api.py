@@ -320,8 +320,8 @@ def _make_run(
     return Run(plan, front_matter=front_matter)
 
 
-def _leave_report(result: Result) -> None:
-    """Write the report of a run; where that fails, warn."""
+def _leave_report(result: Result | CompareResult) -> None:
+    """Write the report of a run or comparison; where that fails, warn."""
     if why := leave_report(result):
         warnings.warn(why, RuntimeWarning, stacklevel=3)
 
@@ -458,7 +458,6 @@ def compare(
         JournalError: the folder can no longer be written.
     """
     from promptopt.grid import Asked, seeds_from
-    from promptopt.report.compare_view import write_page
 
     fields, data_options = split_settings(settings, "compare")
     if isinstance(data, str | Path | Task) or isinstance(optimizers, str):
@@ -476,7 +475,8 @@ def compare(
         options={f"{name}.{key}": str(v) for name, own in (options or {}).items() for key, v in own.items()},
         blocks=blocks,
     )
-    comparing = prepare_comparison(prompt, sources, asked, prompts=prompts, **data_options)
-    found: CompareResult = run_in_thread(comparing)
-    write_page(found, comparing.folder)
+    found: CompareResult = run_in_thread(
+        prepare_comparison(prompt, sources, asked, prompts=prompts, **data_options)
+    )
+    _leave_report(found)
     return found

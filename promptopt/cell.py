@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
 
 from promptopt import promptfile
 from promptopt.comparison import CellResult, CellStatus, Gain, Step, Summary
 from promptopt.contrast import Row
+from promptopt.errors import ConfigError
 from promptopt.folder import Shared, open_journal
 from promptopt.grid import GridCell
 from promptopt.journal import Journal
 from promptopt.plan import Plan
-from promptopt.result import Spent, SplitScore
+from promptopt.result import Improvement, PromptScores, Result, Spent
+from promptopt.result_file import read_result
 
 _ENDED = ("completed", "budget_exhausted")
 _NOTHING = Spent(0, Decimal(0), 0, 0)
@@ -49,59 +49,52 @@ def without_run(cell: GridCell, status: CellStatus, reason: str, shared: Shared 
 def has_ended(shared: Shared) -> bool:
     """Return whether a run's result says that it has ended, by itself or by its budget."""
     result = _stored(shared)
-    return result is not None and result["status"] in _ENDED
+    return result is not None and result.status in _ENDED
 
 
 def ended(cell: GridCell, shared: Shared) -> Outcome | None:
-    """Return the outcome of a cell that has ended in an earlier session; None = it has not, or cannot be read."""
+    """Return the outcome of a cell that has ended; None = it has not, or its result cannot be read."""
     result = _stored(shared)
-    return None if result is None or result["status"] not in _ENDED else read(cell, shared, result)
+    return read(cell, shared, result) if result is not None and result.status in _ENDED else None
 
 
-def read(cell: GridCell, shared: Shared, result: Mapping[str, Any]) -> Outcome:
-    """Return the outcome of a cell whose run wrote `result`, the content of its result.json."""
-    plan = cell.plan
+def read(cell: GridCell, shared: Shared, result: Result | None = None) -> Outcome:
+    """Return the outcome of a cell that has a result.
+
+    Args:
+        result: as it stands in the run's folder; None = it is read there.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    plan, result = cell.plan, result or read_result(shared.place)
     assert plan is not None
+    assert result is not None
     with open_journal(shared.folder, shared.run) as journal:
         curve = _curve(journal, plan, result)
-        scored = result["improvement"] is not None and plan.task.is_scored
-        rows = [
-            _row(journal, cell, plan, result[name]["prompt"]) if scored else {} for name in ("initial", "best")
-        ]
+        is_scored = result.improvement is not None and plan.task.is_scored
+        rows = [_row(journal, cell, plan, s.prompt) if is_scored else {} for s in (result.initial, result.best)]
         paid, attempts = _paid(journal), journal.attempt_counts()
-    status: CellStatus = result["status"]
-    found = _cell_result(cell, result, status, str(result["reason"]), paid, attempts, curve)
-    return Outcome(found, *rows)
+    return Outcome(_cell_result(cell, result, result.status, result.reason, paid, attempts, curve), *rows)
 
 
-def _stored(shared: Shared) -> dict[str, Any] | None:
-    """Return a run's result.json if it is whole; what is damaged is made anew from the journal, for nothing."""
+def _stored(shared: Shared) -> Result | None:
+    """Return a run's result if it is whole; what is damaged is made anew from the journal, for nothing."""
     try:
-        found = json.loads((shared.place / "result.json").read_text(encoding="utf-8"))
-        _ = (
-            found["status"],
-            found["initial"]["prompt"],
-            found["best"]["prompt"],
-            found["improvement"],
-            found["reason"],
-        )
-        _spent(found["spend"])
-    except (OSError, ValueError, TypeError, KeyError, ArithmeticError):
+        return read_result(shared.place)
+    except ConfigError:
         return None
-    whole: dict[str, Any] = found
-    return whole
 
 
 def _cell_result(
     cell: GridCell,
-    result: Mapping[str, Any] | None,
+    result: Result | None,
     status: CellStatus,
     reason: str,
     paid: Spent,
     attempts: Mapping[str, int],
     curve: tuple[Step, ...],
 ) -> CellResult:
-    found: Mapping[str, Any] = result or {}
     return CellResult(
         cell=cell.name,
         data=cell.data,
@@ -110,47 +103,39 @@ def _cell_result(
         metric=cell.metric,
         status=status,
         reason=reason,
-        initial=_summary(found["initial"]) if result else None,
-        best=_summary(found["best"]) if result else None,
-        gain=_gain(found["improvement"]) if result else None,
-        charged=_spent(found["spend"]) if result else None,
+        initial=_summary(result.initial) if result else None,
+        best=_summary(result.best) if result else None,
+        gain=_gain(result.improvement) if result and result.improvement else None,
+        charged=_charged(result) if result else None,
         paid=paid,
         attempts=sum(attempts.values()),
         lost_in_flight=attempts.get("lost", 0) + attempts.get("in flight", 0),
-        prompts_tried=found["proposals"]["tried"] if result else 0,
-        missing=found["missing"] if result else 0,
-        unparsed=found["unparsed"] if result else 0,
+        prompts_tried=result.proposals.get("tried", 0) if result else 0,
+        missing=result.missing if result else 0,
+        unparsed=result.unparsed if result else 0,
         curve=curve,
-        warnings=tuple(found["warnings"]) if result else (),
+        warnings=result.warnings if result else (),
     )
 
 
-def _summary(scores: Mapping[str, Any]) -> Summary:
-    return Summary(_split(scores["dev"]), _split(scores["test"]), scores["prompt_tokens"])
+def _summary(scores: PromptScores) -> Summary:
+    return Summary(scores.dev, scores.test, scores.prompt_tokens)
 
 
-def _split(score: Mapping[str, Any] | None) -> SplitScore | None:
-    return None if score is None else SplitScore(score["score"], score["n"], tuple(score["ci95"]))
-
-
-def _gain(proof: Mapping[str, Any] | None) -> Gain | None:
-    if proof is None:
-        return None
-    judged, ci95 = proof["judged"], proof["ci95"]
+def _gain(proof: Improvement) -> Gain:
     return Gain(
-        delta=proof["delta"],
-        ci95=None if ci95 is None else (ci95[0], ci95[1]),
-        p_value=proof["p_value"],
-        test=proof["test"],
-        verdict=proof["verdict"],
-        win_rate=None if judged is None else judged["win_rate"],
+        delta=proof.delta,
+        ci95=proof.ci95,
+        p_value=proof.p_value,
+        test=proof.test,
+        verdict=proof.verdict,
+        win_rate=proof.judged.win_rate if proof.judged else None,
     )
 
 
-def _spent(spend: Mapping[str, Any]) -> Spent:
-    cost = spend["cost_usd"]
-    dollars = None if cost is None else Decimal(str(cost))
-    return Spent(spend["calls"], dollars, spend["input_tokens"], spend["output_tokens"])
+def _charged(result: Result) -> Spent:
+    spend = result.spend
+    return Spent(spend.calls, spend.cost_usd, spend.input_tokens, spend.output_tokens)
 
 
 def _taken(shared: Shared) -> tuple[Spent, Mapping[str, int]]:
@@ -169,17 +154,18 @@ def _paid(journal: Journal) -> Spent:
     )
 
 
-def _curve(journal: Journal, plan: Plan, result: Mapping[str, Any]) -> tuple[Step, ...]:
+def _curve(journal: Journal, plan: Plan, result: Result) -> tuple[Step, ...]:
     """Return the best prompt so far by calls; the initial one is known by what it scored in the end."""
-    first, last = result["initial"]["dev"], result["best"]["dev"]
+    first, last = result.initial.dev, result.best.dev
     steps = []
     for event in journal.events("proposal"):
         step = Step(event.get("calls", 0), event.get("dev"), event.get("n", 0))
         if step.dev is None and first is not None and event.get("candidate") == plan.task.initial.id:
-            step = Step(step.calls, first["score"], first["n"])
+            step = Step(step.calls, first.score, first.n)
         steps.append(step)
     if last is not None:
-        steps.append(Step(result["spend"]["by_phase"]["search"]["calls"], last["score"], last["n"]))
+        search = result.spend.by_phase.get("search", result.spend)
+        steps.append(Step(search.calls, last.score, last.n))
     return tuple(steps)
 
 

@@ -183,7 +183,7 @@ def _compare(
     prompt_file: Path, asked: Asked, prompts: dict[str, Path], data_options: dict[str, Any], shows: Shows
 ) -> CompareResult | None:
     from promptopt import api
-    from promptopt.report.compare_view import write_page
+    from promptopt.report import leave_report
     from promptopt.screen_compare import CompareScreen
 
     sources = {name: name for name in asked.data}
@@ -203,11 +203,13 @@ def _compare(
         leave_at_once(comparing.folder)
     finally:
         screen.end_watch()
-    write_page(found, comparing.folder)
+    why = leave_report(found)
     if shows.as_json:
         print_json(found.to_json())
     else:
         screen.result(found)
+    if why:
+        complain(why)
     if found.status == "incomplete":
         complain(found.reason)
     return found

@@ -10,8 +10,8 @@ import typer
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="folder of a run, finished or not")],
-    out: Annotated[Path | None, typer.Option(help="file to write [RUN_DIR/report.html]")] = None,
+    run_dir: Annotated[Path, typer.Argument(help="folder of a run, finished or not, or of a comparison")],
+    out: Annotated[Path | None, typer.Option(help="file to write [RUN_DIR/report.html, or compare.html]")] = None,
 ) -> None:
     """Write a run's report.html anew.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptopt import folder, secret
 from promptopt.cell import Outcome, ended, has_ended, read, without_run
-from promptopt.comparison import CompareResult
+from promptopt.comparison import CSV_NAME, JSON_NAME, CompareResult
 from promptopt.config import check_same
 from promptopt.errors import ConfigError, JournalError, PromptoptError
 from promptopt.folder import COMPARISON, Shared
@@ -24,7 +24,6 @@ from promptopt.summing import summed
 
 # So many runs in a row without one answer mean that the endpoint is down: the others would wait in vain.
 MOST_SILENT = 3
-JSON_NAME, CSV_NAME = "compare.json", "compare.csv"
 
 
 class Comparing:
@@ -169,7 +168,7 @@ class Comparing:
                 shared=shared,
             )
             run.stop = self.stop
-            result = await run.execute()
+            await run.execute()
         except JournalError:
             raise
         except PromptoptError as error:
@@ -179,7 +178,7 @@ class Comparing:
             return without_run(cell, "failed", f"the strategy raised {what}; its other runs go on", shared)
         finally:
             self.run = None
-        return read(cell, shared, json.loads(result.to_json()))
+        return read(cell, shared)
 
     def _result(self, duration_s: float) -> CompareResult:
         """Return the comparison as it stands."""

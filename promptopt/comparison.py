@@ -19,6 +19,7 @@ Status = Literal["completed", "incomplete", "interrupted"]
 # What another session of the same comparison may say otherwise, by part of compare.json.
 _PASSING = {"": ("duration_s", "version"), "cells": ("attempts", "lost_in_flight")}
 _STEERING = ("Cc", "Cf", "Cs", "Co")  # categories of characters that may steer a terminal, or cannot be written
+JSON_NAME, CSV_NAME = "compare.json", "compare.csv"
 # A spreadsheet takes a text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 

@@ -6,28 +6,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from promptopt.comparison import CompareResult
     from promptopt.result import Result
 
-NAME = "report.html"
+NAME, COMPARE_NAME = "report.html", "compare.html"
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
-    """Write the page of a run, finished or not, and return where.
+    """Write the page of a run, finished or not, or of a comparison, and return where.
 
     Args:
-        out: the file; None = report.html in the run folder.
+        out: the file; None = report.html, or compare.html, in the folder.
 
     Raises:
-        ConfigError: the folder holds no run, or a damaged one.
+        ConfigError: the folder holds neither, or a damaged one.
         JournalError: the page cannot be written.
     """
     from promptopt import folder
     from promptopt.errors import JournalError
+    from promptopt.report.compare_view import page_of as page_of_comparison
     from promptopt.report.reading import read_story
     from promptopt.report.view import page_of
+    from promptopt.result_file import read_comparison
 
-    path = run_dir / NAME if out is None else out
-    text = page_of(read_story(run_dir))
+    compared = read_comparison(run_dir)
+    path = run_dir / (NAME if compared is None else COMPARE_NAME) if out is None else out
+    text = page_of(read_story(run_dir)) if compared is None else page_of_comparison(compared)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,8 +40,8 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     return path
 
 
-def leave_report(result: Result) -> str:
-    """Write the report of a run that has just ended; return why there is none, "" = there is.
+def leave_report(result: Result | CompareResult) -> str:
+    """Write the report of a run or comparison that has just ended; return why there is none, "" = there is.
 
     It raises nothing: the result is paid for and whole, whatever a page stumbles over.
     """

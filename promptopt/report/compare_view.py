@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt import folder
 from promptopt.compare_words import percent, points, spend_line
 from promptopt.report import compare_figures, drawing
 from promptopt.report.page import render
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from promptopt.comparison import CompareResult
 
-NAME = "compare.html"
 _PARTS = (
     ("strategies", "Strategies"),
     ("pairs", "Pairs"),
@@ -27,17 +25,6 @@ _PARTS = (
     ("settings", "Settings"),
 )
 _MOST_RUNS = 1000  # rows of the page's table; compare.csv has all
-
-
-def write_page(found: CompareResult, place: Path) -> Path:
-    """Write the page of a comparison into its folder and return where.
-
-    Raises:
-        JournalError: it cannot be written.
-    """
-    path = place / NAME
-    folder.write(path, page_of(found))
-    return path
 
 
 def page_of(found: CompareResult) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from promptopt import brief, promptfile
 from promptopt.errors import ConfigError, JournalError
+from promptopt.folder import journal_of
 from promptopt.gate import prompt_tokens
 from promptopt.journal import BRIEF, SETTINGS
 from promptopt.plan import held_out
@@ -40,7 +41,7 @@ def read_story(folder: Path) -> Story:
         raise ConfigError(f"{folder} is no folder; {_WRONG}")
     result = read_result(folder)
     try:
-        with Rows(folder / "journal.db") as rows:
+        with Rows(*journal_of(folder)) as rows:
             return _Reader(folder, rows, result).story()
     except JournalError as error:
         raise ConfigError(str(error)) from error

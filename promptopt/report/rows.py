@@ -63,18 +63,21 @@ class Written:
 class Rows:
     """A journal opened for reading; use as a context manager.
 
+    Args:
+        run: name of the run in it.
+
     Raises:
         JournalError: it is none of ours, holds no run, or is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run: str = "run") -> None:
         self._path = path
         try:
             self._db = transcript.opened(path)
         except sqlite3.Error as error:
             raise self._broken(error) from error
         try:
-            found = self._select("SELECT run_id, config FROM runs WHERE name = 'run'")
+            found = self._select("SELECT run_id, config FROM runs WHERE name = ?", run)
             if not found:
                 raise JournalError(f"{path} holds no run; name the folder of `promptopt optimize`")
             self._run_id = found[0][0]

@@ -15,7 +15,7 @@ from compared import BROKEN, execute
 from promptopt.comparison import CompareResult
 from promptopt.contrast import Ranks
 from promptopt.report import compare_figures, drawing
-from promptopt.report.compare_view import page_of, write_page
+from promptopt.report.compare_view import page_of
 
 HOSTILE = "</script><script>alert(1)</script>$\\frac$\x1b[31m\u202e"
 
@@ -120,7 +120,20 @@ def test_the_command_writes_it(run: Runner, tmp_path: Path) -> None:
     assert "compare.html" in done.out
 
 
-def test_is_written_into_the_folder(found: CompareResult, tmp_path: Path) -> None:
-    path = write_page(found, tmp_path)
-    assert path == tmp_path / "compare.html"
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+def test_is_written_anew_from_the_folder(found: CompareResult, run: Runner) -> None:
+    assert found.out is not None
+    place = Path(found.out)
+    done = run("report", place)
+    assert done.status == 0, done.err
+    assert (place / "compare.html").read_text(encoding="utf-8") == page_of(found)
+    cell = place / "cells" / found.cells[0].cell
+    assert run("report", cell).status == 0
+    assert found.cells[0].optimizer in (cell / "report.html").read_text(encoding="utf-8")
+    whole = (place / "compare.json").read_text(encoding="utf-8")
+    lacking, wrong = whole.replace('"pairs"', '"pears"'), whole.replace('"n_blocks": ', '"n_blocks": NaN, "x": ')
+    for damaged in ("{", "[]", lacking, wrong):
+        (place / "compare.json").write_text(damaged, encoding="utf-8")
+        refused = run("report", place)
+        assert (refused.status, refused.out) == (2, "")
+        assert re.fullmatch(r"error: [^\n]*compare.json [^\n]*\n", refused.err), refused.err
+    (place / "compare.json").write_text(whole, encoding="utf-8")
