@@ -28,7 +28,10 @@ def summed(grid: Grid, outcomes: Sequence[Outcome], *, is_stopped: bool, duratio
     best, initial = contrast.common(best), contrast.common(initial)
     scored = {name: own for name, own in best.items() if own}
     ranks = contrast.ranks(
-        {name: contrast.blocks_of(own, are_data=grid.are_data_blocks) for name, own in scored.items()}
+        {
+            name: contrast.blocks_of(scored[name], are_data=grid.are_data_blocks)
+            for name in _ranked(grid, list(scored))
+        }
     )
     status, reason = _status(cells, is_stopped=is_stopped)
     models = _models(grid)
@@ -163,8 +166,11 @@ def _notes(grid: Grid, cells: Sequence[CellResult], best: _Rows) -> list[str]:
         notes.append(
             f"{', '.join(unscored)}: without scores; its runs have win rates of their own, and are not ranked"
         )
-    if not any(best.values()):
+    scored = [name for name in grid.optimizers if best[name]]
+    if not scored:
         return notes
+    if unranked := [name for name in scored if name not in _ranked(grid, scored)]:
+        notes.append(f"{', '.join(unranked)}: cannot run on every data set, so it has no rank; see the pairs")
     if len(grid.asked.seeds) == 1:
         notes.append("one seed: intervals are over test examples alone, and say nothing of another run's luck")
     if not grid.are_data_blocks:
@@ -177,6 +183,13 @@ def _notes(grid: Grid, cells: Sequence[CellResult], best: _Rows) -> list[str]:
     notes += power_notes(grid)
     notes.append("curves show dev scores, by which the search chose: they flatter; the test scores do not")
     return notes
+
+
+def _ranked(grid: Grid, scored: Sequence[str]) -> Sequence[str]:
+    """Return the strategies to rank: one that cannot run everywhere would leave the others few blocks."""
+    cannot = {cell.optimizer for cell in grid.cells if cell.plan is None}
+    able = [name for name in scored if name not in cannot]
+    return able if len(able) > 1 else scored
 
 
 def _lacking(grid: Grid, cells: Sequence[CellResult], best: _Rows) -> list[str]:

@@ -284,6 +284,22 @@ def test_a_strategy_that_cannot_run_is_said_before_and_the_others_run(tmp_path: 
     assert not (tmp_path / "cells" / "colours" / "capo").exists()
 
 
+def test_a_strategy_that_cannot_run_everywhere_costs_the_others_no_rank(tmp_path: Path) -> None:
+    def reader(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
+        if source == "sparse" and needs_labels:
+            raise ConfigError("some rows have no label")
+        return ReadTask(replace(TASKS["colours"], name=source), (), "", {})
+
+    asked = Asked(("colours", "sparse"), ("spo", climb.CLIMB, "capo"), (0, 1), SETTINGS)
+    found = asyncio.run(Comparing(asked, reader, out=tmp_path, transports={"": climb.transport()}).execute())
+    assert {cell.data for cell in found.cells if cell.status == "failed"} == {"sparse"}
+    assert found.ranks is not None
+    assert (sorted(found.ranks.average), found.ranks.n_blocks) == (["climb.py:Climb", "spo"], 4)
+    assert [row.average_rank is None for row in found.strategies] == [False, False, True]
+    assert [pair.n_blocks for pair in found.pairs] == [4, 2, 2]
+    assert any(note.startswith("capo: cannot run on every data set") for note in found.notes)
+
+
 def test_data_without_labels_leaves_out_what_needs_them() -> None:
     made = comparing(None, Scripted(model), ("capo", "spo"), ("colours", "shades-bare"))
     assert [(cell.data, cell.optimizer) for cell in made.grid.cells if cell.plan is None] == [
