@@ -1,4 +1,4 @@
-"""The doors for Python users, which the command line goes through as well: optimize and evaluate.
+"""The doors for Python users, which the command line goes through as well: optimize, evaluate, compare.
 
 They work from scripts, notebooks and running event loops; `aoptimize` is for asynchronous code.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from promptopt import folder, registry, settings_file
 from promptopt.config import (
@@ -28,12 +30,18 @@ from promptopt.ledger import Stop
 from promptopt.plan import Plan, make_plan
 from promptopt.providers import closing
 from promptopt.replaying import Replayed, Replaying
+from promptopt.report import leave_report
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.scoring import Evaluating, Evaluation, Split
 from promptopt.tables import Table
 from promptopt.task import Task
 from promptopt.types import Budget, Metric, Prompt
+
+if TYPE_CHECKING:
+    from promptopt.comparing import Comparing
+    from promptopt.comparison import CompareResult
+    from promptopt.grid import Asked, Blocks
 
 
 class Executable(Protocol):
@@ -201,10 +209,14 @@ async def aoptimize(
     model: str,
     optimizer: str = "auto",
     budget: Budget | None = None,
+    report: bool = True,
     **settings: Any,
 ) -> Result:
     """Search a better prompt and prove it on unseen data; the asynchronous form of `optimize`."""
-    return await _make_run(prompt, task, model, optimizer, budget, settings).execute()
+    result = await _make_run(prompt, task, model, optimizer, budget, settings).execute()
+    if report:
+        _leave_report(result)
+    return result
 
 
 def optimize(
@@ -214,6 +226,7 @@ def optimize(
     model: str,
     optimizer: str = "auto",
     budget: Budget | None = None,
+    report: bool = True,
     **settings: Any,
 ) -> Result:
     """Search a better prompt and prove it on unseen data.
@@ -228,18 +241,21 @@ def optimize(
         model: litellm's name of the task model, or `sim`.
         optimizer: name of a strategy; `auto` picks one.
         budget: limits of the whole run, proof included; None = 1,000 calls, or what `auto` says.
+        report: write report.html into the run folder at the end, which takes about a second.
         settings: any other field of `promptopt.Settings`, such as `auto="light"` (a budget by name), `seed`,
             `out`, `api_base`, `options={"max_demos": 4}`; for data also `target`, `input`, `images`,
             `description`, and `metric`: a name, or your own `function(reply, example)`.
 
     Returns:
-        The result, which also lies in its `out` folder as result.json and best.md.
+        The result, which also lies in its `out` folder as result.json, best.md and report.html.
 
     Raises:
         ConfigError: something is wrong with the input; nothing was spent.
         JournalError: the run folder cannot be used.
     """
     result: Result = run_in_thread(_make_run(prompt, task, model, optimizer, budget, settings))
+    if report:
+        _leave_report(result)
     return result
 
 
@@ -304,6 +320,12 @@ def _make_run(
     return Run(plan, front_matter=front_matter)
 
 
+def _leave_report(result: Result | CompareResult) -> None:
+    """Write the report of a run or comparison; where that fails, warn."""
+    if why := leave_report(result):
+        warnings.warn(why, RuntimeWarning, stacklevel=3)
+
+
 def _settings(budget: Budget | None, **fields: Any) -> Settings:
     """Return the settings that arguments of Python mean."""
     if fields.get("out") is not None:
@@ -361,4 +383,100 @@ def evaluate(
     fields, data_options = split_settings(settings, "evaluate")
     made = _settings(budget, model=model, **fields)
     found: Evaluation = run_in_thread(prepare_evaluation(prompt, task, made, split, examples, **data_options))
+    return found
+
+
+def prepare_comparison(
+    prompt: str | Path | Prompt,
+    sources: Mapping[str, Task | str | Path | Table],
+    asked: Asked,
+    *,
+    prompts: Mapping[str, str | Path | Prompt] | None = None,
+    is_command: bool = False,
+    **data_options: Any,
+) -> Comparing:
+    """Return a comparison that is ready to start; nothing is spent.
+
+    Args:
+        prompt: of all data sets that have none of their own.
+        sources: the data sets by their names in `asked`.
+        prompts: of single data sets, by these names.
+
+    Raises:
+        ConfigError: something is wrong with the prompt, the data, a strategy or the settings.
+    """
+    from promptopt.comparing import Comparing  # statistics and tables that no other door needs
+
+    def read(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
+        task = sources[source]
+        is_split = isinstance(task, Task) or (isinstance(task, str | Path) and not os.path.isfile(task))
+        return read_once(source, 0 if is_split else seed, needs_labels)  # only a single table is split by seed
+
+    @cache
+    def read_once(source: str, seed: int, needs_labels: bool | None) -> ReadTask:
+        own = (prompts or {}).get(source, prompt)
+        return read_task(
+            own, sources[source], seed, needs_labels=needs_labels, is_command=is_command, **data_options
+        )
+
+    return Comparing(asked, read, out=asked.settings.out)
+
+
+def compare(
+    prompt: str | Path | Prompt,
+    data: Sequence[Task | str | Path | Table],
+    *,
+    model: str,
+    optimizers: Sequence[str],
+    seeds: int | Sequence[int] = 5,
+    budget: Budget | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    prompts: Mapping[str, str | Path | Prompt] | None = None,
+    blocks: Blocks = "auto",
+    **settings: Any,
+) -> CompareResult:
+    """Compare search strategies on equal budgets, on one or more data sets, each with several seeds.
+
+    This calls models. Every run may spend up to `budget`, counted as if it ran alone; an answer that several of
+    them use is paid once. It blocks, also inside a notebook or a running loop; a first KeyboardInterrupt ends it
+    orderly. A run that fails does not lose the others; the same call with the same `out` goes on.
+
+    Args:
+        prompt: text in the format of a prompt file, the Path of one, or a Prompt; for all data sets but those in
+            `prompts`.
+        data: data sets, each as in `optimize`.
+        optimizers: names of strategies, at least two.
+        seeds: so many from 0 on, or the seeds.
+        budget: limits of each run, proof included; None = 1,000 calls, or what `auto` says.
+        options: of strategies, by strategy and name.
+        prompts: of data sets that need one of their own, by path or name as in `data`.
+        blocks: what the tests count as one observation: `data`, `seed` (a data set and a seed), or `auto`.
+        settings: other fields of `promptopt.Settings`, such as `out`; for data also `target`, `input`, `metric`.
+
+    Raises:
+        ConfigError: something is wrong with the input; nothing was spent.
+        JournalError: the folder can no longer be written.
+    """
+    from promptopt.grid import Asked, seeds_from
+
+    fields, data_options = split_settings(settings, "compare")
+    if isinstance(data, str | Path | Task) or isinstance(optimizers, str):
+        raise ConfigError("data and optimizers are lists: data=['support'], optimizers=['capo', 'spo']")
+    sources = {str(d) if isinstance(d, str | Path) else f"data[{i}]": d for i, d in enumerate(data)}
+    if len(sources) < len(data):
+        raise ConfigError("a data set stands twice; each cell runs once")
+    if lost := [name for name in prompts or {} if name not in sources]:
+        raise ConfigError(f"prompts name {lost[0]!r}, which is no data set here: {nearest(lost[0], sources)}")
+    asked = Asked(
+        data=tuple(sources),
+        optimizers=tuple(optimizers),
+        seeds=seeds_from(0, seeds) if isinstance(seeds, int) else tuple(seeds),
+        settings=_settings(budget, model=model, **fields),
+        options={f"{name}.{key}": str(v) for name, own in (options or {}).items() for key, v in own.items()},
+        blocks=blocks,
+    )
+    found: CompareResult = run_in_thread(
+        prepare_comparison(prompt, sources, asked, prompts=prompts, **data_options)
+    )
+    _leave_report(found)
     return found

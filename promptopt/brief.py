@@ -104,7 +104,7 @@ def read_task(found: Mapping[str, Any], folder: Path, metric: str | Metric | Non
     Raises:
         ConfigError: it is damaged, or its metric has to be given.
     """
-    train, dev, test = (_rows(_part(_part(found, "rows", dict), split, list)) for split in _SPLITS)
+    train, dev, test = (read_examples(found, split) for split in _SPLITS)
     targets = [example.target for example in (*train, *dev)]
     chosen = _metric(found, folder, targets, metric)
     verbalizers = {_text(k, "verbalizers"): _text(v, "verbalizers") for k, v in _items(found, "verbalizers")}
@@ -126,6 +126,15 @@ def read_task(found: Mapping[str, Any], folder: Path, metric: str | Metric | Non
 def read_prompt(found: Mapping[str, Any]) -> Prompt:
     """Return the prompt that the run began with."""
     return _prompt(_part(found, "prompt", dict))
+
+
+def read_examples(found: Mapping[str, Any], split: str) -> tuple[Example, ...]:
+    """Return the rows of a split, as they were given.
+
+    Raises:
+        ConfigError: they are damaged.
+    """
+    return _rows(_part(_part(found, "rows", dict), split, list))
 
 
 def front_matter_of(found: Mapping[str, Any]) -> str:

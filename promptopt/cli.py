@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptopt.cli_compare import compare
 from promptopt.cli_evaluate import evaluate
 from promptopt.cli_judge import judge_check
 from promptopt.cli_options import (
@@ -46,6 +47,7 @@ from promptopt.cli_options import (
     Tpm,
 )
 from promptopt.cli_replay import record, replay
+from promptopt.cli_report import report
 from promptopt.cli_run import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -183,6 +185,7 @@ def optimize(
 
 
 app.command(cls=Configured)(evaluate)
+app.command(cls=Command)(compare)
 
 
 @app.command()
@@ -245,6 +248,7 @@ def simulate(
 app.command("judge-check", cls=Command)(judge_check)
 app.command(cls=Command)(replay)
 app.command(cls=Command)(record)
+app.command(cls=Command)(report)
 
 
 @app.command()
@@ -320,6 +324,7 @@ def _run(
     prompt_file: Path, data: str, settings: Settings, data_options: dict[str, Any], shows: Shows
 ) -> Result | None:
     from promptopt import api
+    from promptopt.report import leave_report
     from promptopt.run import Run, check_simulator
     from promptopt.screen import Screen
 
@@ -348,6 +353,10 @@ def _run(
         print_json(result.to_json())
     else:
         screen.result(result, run)
+    if why := leave_report(result):
+        complain(why)
+    elif not shows.as_json:
+        screen.report(result)
     if result.status == "failed":
         complain(result.reason)
     return result

@@ -27,6 +27,8 @@ from promptopt.types import Budget, Example, Metric, Prompt
 DEFAULT_CALLS = 1000
 # kind:FILE, FILE:attribute, or a name
 _FILE_PLUGIN = re.compile(r"((?:judge|json-schema):)?(.*?)(:\w+)?", re.DOTALL)
+# Parts of a run's configuration that are digests, which mean nothing to a reader.
+_DIGESTED = ("data", "prompt", "metric file", "optimizer file", "task file")
 DATA_OPTIONS = ("metric", "target", "input", "images", "description", "answer_pattern")
 
 
@@ -422,13 +424,13 @@ def _has_placeholder(prompt: Prompt, columns: tuple[str, ...]) -> bool:
         return True
 
 
-def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path, what: str = "run") -> None:
     """Raise ConfigError unless only the budget differs, and only upwards."""
     pairs = {key: (known.get(key), wanted.get(key)) for key in (*wanted, *known) if key != "budget"}
     parts = [part for key, (old, new) in pairs.items() if old != new for part in _differences(key, old, new)]
     if parts:
         raise ConfigError(
-            f"{folder} holds a run of another configuration ({'; '.join(parts)}); "
+            f"{folder} holds a {what} of another configuration ({'; '.join(parts)}); "
             "choose another --out, or repeat the command that made it"
         )
     for key, new in wanted["budget"].items():
@@ -448,7 +450,7 @@ def _differences(key: str, old: Any, new: Any) -> list[str]:
         return [part for row in parts for part in row]
     if old == new:
         return []
-    if key in ("data", "prompt", "metric file", "optimizer file", "task file"):
+    if any(key == part or key.endswith(f" {part}") for part in _DIGESTED):
         return [f"{key}: its content differs"]
     return [f"{key}: {old!r} there, {new!r} now"]
 

@@ -56,6 +56,9 @@ class Contest:
         Raises:
             BudgetExhausted: not even the first block fits.
         """
+        blocks = [len(block) for block in self.blocks]
+        arms = [candidate.id for candidate in self.candidates]
+        self._tell("race", 0, candidates=arms, blocks=blocks, keep=self.race.keep)
         is_complete = await self._feed()
         self._count_saved(is_complete)
         return is_complete
@@ -71,7 +74,9 @@ class Contest:
                     raise
                 self.note("race cut short", n_examples=self.race.n_seen)
                 return False
-            for out in self.race.observe(table):
+            gone = self.race.observe(table)
+            self._tell("block", i_block, n=self.race.n_seen, gone=[self.candidates[out.arm].id for out in gone])
+            for out in gone:
                 self.note(
                     "elimination",
                     candidate=self.candidates[out.arm].id,
@@ -101,6 +106,10 @@ class Contest:
             self.race.shrink(len(block) - len(usable))
         values = [[cell.score.value for i in usable if (cell := row[i]) is not None] for row in rows]
         return np.array(values, dtype=np.float64).reshape(len(alive), len(usable))
+
+    def _tell(self, kind: str, number: int, **payload: object) -> None:
+        """Journal an event at the race's own place, for reports."""
+        self.state.journal.add_event(kind, self.place, number, payload)
 
     def _drop_example(self, example: Example, cause: str) -> None:
         """Take an example on which every candidate was refused out of the pool, visibly."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,28 @@ from promptopt.settings_file import RECORD
 from promptopt.types import Prompt, digest
 
 INITIAL = "initial.md"
+JOURNAL = "journal.db"
+# Below a comparison's folder; a run's place below it is its name in the journal that they share.
+CELLS = "cells"
+COMPARISON = "comparison"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A journal that several runs share; its folder is held by whoever runs them.
+
+    Args:
+        folder: where the journal lies.
+        run: name of this run within it.
+    """
+
+    folder: Path
+    run: str
+
+    @property
+    def place(self) -> Path:
+        """The run's own folder."""
+        return self.folder.joinpath(CELLS, *self.run.split("/"))
 
 
 class locked:  # noqa: N801  # reads as a verb where it is used
@@ -55,7 +78,7 @@ class locked:  # noqa: N801  # reads as a verb where it is used
 
 def _check_ours(folder: Path) -> None:
     """Raise ConfigError if the folder holds files but no run: a run would overwrite or bury them."""
-    if (folder / "journal.db").exists():
+    if (folder / JOURNAL).exists():
         return
     other = next((path.name for path in sorted(folder.iterdir()) if path.name != ".lock"), None)
     if other is not None:
@@ -74,9 +97,40 @@ def open_journal(folder: Path, run: str = "run") -> Journal:
         ConfigError: it is not ours, damaged, or of another version.
     """
     try:
-        return Journal(folder / "journal.db", run)
+        return Journal(folder / JOURNAL, run)
     except JournalError as error:  # nothing was spent: the folder is the wrong one
         raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def held(folder: Path, shared: Shared | None) -> Iterator[Journal]:
+    """Hold the folder of a run, and yield the run's journal.
+
+    Args:
+        shared: the journal, which is held already; None = it lies in the folder.
+
+    Raises:
+        ConfigError: the folder or the journal cannot be used.
+    """
+    if shared is None:
+        with locked(folder), open_journal(folder) as journal:
+            yield journal
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+    with open_journal(shared.folder, shared.run) as journal:
+        yield journal
+
+
+def journal_of(place: Path) -> tuple[Path, str]:
+    """Return the journal of a run by the run's folder, and the run's name in it: its own, or a comparison's."""
+    whole = place.resolve()
+    for above in whole.parents:
+        if above.name == CELLS and (above.parent / JOURNAL).exists() and not (place / JOURNAL).exists():
+            return above.parent / JOURNAL, whole.relative_to(above).as_posix()
+    return place / JOURNAL, "run"
 
 
 def new_folder(name: str) -> Path:
@@ -97,9 +151,11 @@ def agree_on_config(folder: Path, plan: Plan, journal: Journal, front_matter: st
         ConfigError: the folder holds a run of another configuration; the message names the difference.
     """
     wanted, known = plan.identity(), journal.config()
+    if COMPARISON in journal.configs() and not _is_cell(folder, journal):
+        raise ConfigError(f"{folder} holds a comparison, no run; choose another --out")
     if not known and (folder / "result.json").exists():
         raise ConfigError(
-            f"{folder / 'journal.db'} is empty, though result.json says that a run has ended here: it was cut or "
+            f"{journal.path} is empty, though result.json says that a run has ended here: it was cut or "
             "replaced; put the journal back, or choose another --out"
         )
     if known and known != wanted:
@@ -110,6 +166,11 @@ def agree_on_config(folder: Path, plan: Plan, journal: Journal, front_matter: st
         journal.set_config(wanted)
     write(folder / INITIAL, promptfile.format_prompt(plan.task.initial, front_matter))
     write(folder / "config.toml", tomli_w.dumps(_config_toml(plan), multiline_strings=True))
+
+
+def _is_cell(folder: Path, journal: Journal) -> bool:
+    """Return whether a run's folder is one of a comparison's."""
+    return journal.path is not None and journal.path.parent != folder
 
 
 def keep_facts(folder: Path, models: Iterable[ModelSpec]) -> None:

@@ -272,6 +272,11 @@ class Journal:
         """Return the stored configuration; empty for a new run."""
         return self._object(self._select("SELECT config FROM runs WHERE run_id = ?", self.run_id)[0][0])
 
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Return the configurations of all runs in the file that have begun, by name."""
+        rows = self._select("SELECT name, config FROM runs WHERE config <> '{}' ORDER BY run_id")
+        return {name: self._object(text) for name, text in rows}
+
     def answer(self, key: bytes) -> Response | None:
         """Return the journaled answer of `key`; None if there is none."""
         return self.answers((key,)).get(key)
@@ -353,6 +358,29 @@ class Journal:
         """Return the ids of candidate and example of every cell that the run has evaluated."""
         sql = "SELECT candidate_id, example_id FROM evaluations WHERE run_id = ?"
         return set(self._select(sql, self.run_id))
+
+    def scores(self, candidate_id: str) -> dict[str, float]:
+        """Return the scores of a candidate that the run has seen, by example; cells without one are left out."""
+        sql = (
+            "SELECT example_id, value FROM evaluations "
+            "WHERE run_id = ? AND candidate_id = ? AND repeat = 0 AND value IS NOT NULL"
+        )
+        return dict(self._select(sql, self.run_id, candidate_id))
+
+    def paid(self) -> Iterator[tuple[int | None, int | None, Decimal | None]]:
+        """Yield input tokens, output tokens and dollars of each answer that came live in this run; None = unknown.
+
+        Answers that were there already, of another run in the file, are none of them.
+        """
+        sql = (
+            "SELECT DISTINCT answer_id, input_tokens, output_tokens, cost_usd "
+            "FROM attempts JOIN answers USING (key) WHERE run_id = ? AND outcome = 'ok' ORDER BY answer_id"
+        )
+        for _, n_in, n_out, cost in self._select(sql, self.run_id):
+            try:
+                yield n_in, n_out, None if cost is None else Decimal(cost)
+            except ArithmeticError as error:  # a damaged row
+                raise self._broken(error) from error
 
     def event(self, kind: str, path: str) -> dict[str, Any]:
         """Return the payload of the first event of a kind at a place; empty if there is none."""

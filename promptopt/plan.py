@@ -97,8 +97,7 @@ class Plan:
         """Return this plan with so many dev examples held out, drawn by seed."""
         if n_held == len(self.holdout):
             return self
-        order = np.random.default_rng([self.settings.seed, 2]).permutation(len(self.all_dev))
-        held = set(order[:n_held].tolist())
+        held = held_out(len(self.all_dev), n_held, self.settings.seed)
         return replace(
             self,
             task=replace(self.task, dev=tuple(e for i, e in enumerate(self.all_dev) if i not in held)),
@@ -133,6 +132,11 @@ class Plan:
             **_label_identity(self.optimizer, task),
             **plugged_identity(self.source, task),
         }
+
+
+def held_out(n_dev: int, n_held: int, seed: int) -> set[int]:
+    """Return the numbers of the dev examples that are held out, drawn by seed."""
+    return set(np.random.default_rng([seed, 2]).permutation(n_dev)[:n_held].tolist())
 
 
 def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Plan:

@@ -93,8 +93,9 @@ def of_run(place: Path) -> Recording:
     Raises:
         ConfigError: it holds no run, or one that was not proved to its end.
     """
+    journal = folder.journal_of(place)
     try:
-        rows = tuple(transcript.rows_of(place / "journal.db"))
+        rows = tuple(transcript.rows_of(*journal))
         result = json.loads((place / "result.json").read_text(encoding="utf-8"))
         best = (place / "best.md").read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -107,7 +108,7 @@ def of_run(place: Path) -> Recording:
         raise ConfigError(f"{place} cannot be read ({error}); is it the folder of a run?") from error
     facts = models_file.read(place, is_any_version=True)
     found = Recording(str(place), facts, rows, result=_checked_result(result, str(place)), best=best)
-    return replace(found, rows=tuple(_with_requests(found, transcript.pairs_of(place / "journal.db"))))
+    return replace(found, rows=tuple(_with_requests(found, transcript.pairs_of(*journal))))
 
 
 def of_tape(tape: Tape, name: str, *, keeps_all: bool) -> Recording:

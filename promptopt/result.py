@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from promptopt import promptfile
 from promptopt.asking import Cell, RunState, Tally
@@ -19,6 +19,9 @@ from promptopt.plan import Plan
 from promptopt.registry import deviations_of, options_of
 from promptopt.stats import Comparison, compare, macro_f1, score_interval
 from promptopt.types import Candidate, Example, LabelMetric, Metric
+
+if TYPE_CHECKING:
+    import pandas
 
 # Characters that would steer a terminal or a reader's eye, or that UTF-8 cannot carry; they only stand in
 # JSON strings, where the escape means the same.
@@ -186,6 +189,26 @@ class Result:
     version: str
     warnings: tuple[str, ...] = ()
     out: str | None = None
+
+    def _repr_html_(self) -> str:
+        """Return how a notebook shows it."""
+        from promptopt.report.notebook import html_of
+
+        return html_of(self)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return a table of all prompts that the run met, in the order of their birth; needs pandas.
+
+        Columns: number, id, operator, parents (their numbers), dev_score in [0, 1] and n_dev (its examples),
+        prompt_tokens (estimated), calls and cost_usd (spent when it was first scored), is_accepted, is_best,
+        prompt.
+
+        Raises:
+            ConfigError: pandas is not installed, or the run folder is gone.
+        """
+        from promptopt.report.notebook import dataframe_of
+
+        return dataframe_of(self)
 
     def to_json(self) -> str:
         """Return the content of `result.json`."""

@@ -43,6 +43,7 @@ class Run:
         front_matter: of the prompt file, copied into best.md.
         transports: by model name, "" for all others; None = litellm and the simulator.
         announce: called once with the run when its folder is agreed on, before anything is spent.
+        shared: the journal that it shares with other runs; None = one of its own in its folder.
 
     Raises:
         ConfigError: the simulator is to play a model on data without targets.
@@ -56,6 +57,7 @@ class Run:
         transports: Mapping[str, Transport] | None = None,
         retry: RetryPolicy | None = None,
         announce: Callable[[Run], None] | None = None,
+        shared: folder.Shared | None = None,
     ) -> None:
         self.plan = plan
         self.folder = plan.settings.out or folder.new_folder(f"{plan.task.name}-{plan.optimizer_name}")
@@ -66,6 +68,7 @@ class Run:
         if transports is None:
             check_simulator(plan)
         self._announce = announce
+        self._shared = shared
         self._front_matter = front_matter
         self._transports = transports
         self._retry = retry
@@ -81,7 +84,7 @@ class Run:
             JournalError: the folder can no longer be written.
             ReplayDiverged: the strategy asks for something else than the journal holds.
         """
-        with folder.locked(self.folder), folder.open_journal(self.folder) as journal:
+        with folder.held(self.folder, self._shared) as journal:
             folder.agree_on_config(self.folder, self.plan, journal, self._front_matter)
             self.plan = self._as_begun(journal)
             folder.keep_facts(self.folder, self.plan.models.values())

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from promptopt.outcome import counted, dollars, lead, verdict
+from promptopt.report import NAME
 from promptopt.task import UNSCORED
 
 if TYPE_CHECKING:
@@ -33,18 +35,6 @@ def clean(text: str) -> str:
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�" for c in text
     )
-
-
-def dollars(amount: Decimal | None) -> str:
-    """Return an amount of dollars as text; None is unknown, not free."""
-    if amount is None:
-        return "unknown cost"
-    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
-
-
-def counted(n: int, word: str) -> str:
-    """Return a number of things with their word in the right number."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 class Screen:
@@ -128,6 +118,10 @@ class Screen:
             self._is_ended = True
             self._say(_progress_line(run))
 
+    def clear(self) -> None:
+        """Take the progress line away."""
+        self._end_line()
+
     def _end_line(self) -> None:
         if self._is_watching:
             self._err.file.write("\r\x1b[K")
@@ -157,12 +151,16 @@ class Screen:
         if result.status == "interrupted":
             self._print(f"Interrupted. To go on, run the same command with --out {result.out}")
 
+    def report(self, result: Result) -> None:
+        """Show where the report lies."""
+        self._print(f"The report, for a browser: {result.out}{os.sep}{NAME}")
+
     def _difference(self, run: Run, result: Result) -> None:
         before, after = run.plan.task.initial, run.best.prompt if run.best else run.plan.task.initial
         if before.id == after.id:
             self._print("\nNo better prompt was found; best.md holds yours.", "bold")
             return
-        has_gained = result.improvement is None or _lead(result.improvement) > 0
+        has_gained = result.improvement is None or lead(result.improvement) > 0
         title = "The better prompt" if has_gained else "The prompt found, no better on unseen data than yours"
         self._print(f"\n{title}, as a difference ([-removed-], {{+added+}}):", "bold")
         self._out.print(word_difference(clean(before.instruction), clean(after.instruction)))
@@ -232,70 +230,6 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
             said = cell.cause or tail(cell.output or "(an empty answer)", 100)
             lines.append(f"    {title + ':':<8} {said}")
     return lines
-
-
-def verdict(result: Result) -> str:
-    """Return the outcome in one plain sentence."""
-    proof = result.improvement
-    if proof is not None and result.best.prompt == result.initial.prompt:
-        if n := result.proposals["accepted"]:
-            what, which = (f"{n} prompts", "the last") if n > 1 else ("a prompt", "it")
-            return f"Not proven: the search accepted {what}, but {which} did not beat yours on more examples."
-        return "Not proven: the search found no better prompt than yours."
-    if proof is None:
-        return {
-            "interrupted": "Interrupted before the proof; the best prompt so far is kept.",
-            "failed": "Failed; the best prompt so far is kept.",
-            "budget_exhausted": "No proof: none was asked for, or the time was over; the gain is not known.",
-        }.get(result.status, "No proof was asked for; the gain on unseen data is not known.")
-    figures, could, warning = _judged_words(proof) if proof.judged else _scored_words(proof, result)
-    if proof.verdict == "proven":
-        return f"Proven: {figures}.{warning}"
-    if proof.verdict == "worse":
-        return f"Worse, keep yours: {figures}.{warning}"
-    advice = "; keep yours" if _lead(proof) < 0 else ""
-    return f"Not proven: {figures}; {could}{advice}.{warning}"
-
-
-def _scored_words(proof: Improvement, result: Result) -> tuple[str, str, str]:
-    """Return the figures of a proof by scores, what it could have proved, and no warning."""
-    assert proof.delta is not None
-    assert proof.ci95 is not None
-    n = result.best.test.n if result.best.test else 0
-    low, high = proof.ci95
-    figures = (
-        f"{100 * proof.delta:+.1f} points on {n} unseen test examples "
-        f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}; {proof.test}, p = {proof.p_value:.2g})"
-    )
-    if proof.smallest_provable is None:
-        return figures, "no gain could have been proved with so few examples", ""
-    least = 100 * proof.smallest_provable
-    return figures, f"the smallest gain that this test split could have proved is {least:.1f} points", ""
-
-
-def _judged_words(proof: Improvement) -> tuple[str, str, str]:
-    """Return the figures of a proof by a judge, what it could have proved, and what a judge is."""
-    judged = proof.judged
-    assert judged is not None
-    assert judged.win_rate is not None
-    assert judged.ci95 is not None
-    low, high = judged.ci95
-    n = judged.wins + judged.losses + judged.ties
-    figures = (
-        f"the judge prefers the new prompt on {judged.wins} and yours on {judged.losses} of {n} unseen test "
-        f"inputs, with {judged.ties} ties: win rate {100 * judged.win_rate:.1f}% (95% interval {100 * low:.1f} to "
-        f"{100 * high:.1f}; sign test, p = {proof.p_value:.2g})"
-    )
-    warning = " The judge is a model: its preference is no ground truth."
-    if judged.smallest_provable is None:
-        return figures, "no win rate could have been proved with so few inputs", warning
-    least = 100 * judged.smallest_provable
-    return figures, f"the smallest win rate that these inputs could have proved is {least:.1f}%", warning
-
-
-def _lead(proof: Improvement) -> float:
-    """Return a number above 0 if the best prompt did better than the initial one on the test examples."""
-    return proof.delta if proof.delta is not None else len(proof.fixed) - len(proof.broken)
 
 
 def word_difference(before: str, after: str) -> Text:

@@ -148,7 +148,10 @@ class Study:
             return
         proposals.append(candidate)
         self._state.meet(candidate)
-        self.note("proposal", candidate=candidate.id)
+        scores = self._state.dev_scores(candidate.id)
+        dev = sum(scores) / len(scores) if scores else None
+        calls = sum(tally.calls for tally in self._state.tallies.values())
+        self.note("proposal", candidate=candidate.id, calls=calls, dev=dev, n=len(scores))
 
     def tokens(self, candidate: Candidate) -> int:
         """Estimate the tokens of a candidate's prompt without an example's input."""

@@ -84,7 +84,7 @@ def _one_of(*names: str) -> Callable[[object], bool]:
 
 
 # Columns that are JSON in the journal, and the value itself in a row.
-_JSON = frozenset({"logprobs", "request", "demos", "parents", "payload"})
+AS_JSON = frozenset({"logprobs", "request", "demos", "parents", "payload"})
 # By table: the columns that a recording holds, in their order, with what each must be.
 _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "answers": {
@@ -137,7 +137,7 @@ def rows_of(path: Path, run: str = "run") -> Iterator[tuple[str, Row]]:
         JournalError: the file is none of ours, or damaged.
     """
     try:
-        with closing(_opened(path)) as db:
+        with closing(opened(path)) as db:
             found = db.execute("SELECT run_id FROM runs WHERE name = ?", (run,)).fetchone()
             if found is None:
                 raise JournalError(f"{path} holds no run; name the folder of a finished `promptopt optimize`")
@@ -163,7 +163,7 @@ def pairs_of(path: Path, run: str = "run") -> dict[str, tuple[str, str]]:
         "WHERE name = ? AND key IS NOT NULL"
     )
     try:
-        with closing(_opened(path)) as db:
+        with closing(opened(path)) as db:
             return {key.hex(): (candidate, example) for key, candidate, example in db.execute(sql, (run,))}
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}; is it the journal of a run?") from error
@@ -229,7 +229,7 @@ def _is_failure(gap: Any) -> bool:
     return isinstance(found, type) and issubclass(found, errors.ProviderError)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def opened(path: Path) -> sqlite3.Connection:
     """Return a connection that cannot write to a journal."""
     if not path.is_file():
         raise JournalError(f"{path.parent} holds no journal; name the folder of a finished `promptopt optimize`")
@@ -250,11 +250,11 @@ def _read(name: str, value: Any) -> Any:
     """Return the value of a journal's column as it stands in a row."""
     if isinstance(value, bytes):
         return value.hex()
-    return json.loads(value) if name in _JSON and value is not None else value
+    return json.loads(value) if name in AS_JSON and value is not None else value
 
 
 def _written(name: str, value: Any) -> Any:
     """Return the value of a row as it stands in a journal's column."""
     if name == "key":
         return bytes.fromhex(value)
-    return json.dumps(value, ensure_ascii=False) if name in _JSON and value is not None else value
+    return json.dumps(value, ensure_ascii=False) if name in AS_JSON and value is not None else value

@@ -26,6 +26,13 @@ def _is_here(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True)
+def plotless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports be written without plots, as where matplotlib is absent: hundreds of runs would draw in vain."""
+    if not request.path.name.startswith("test_report"):
+        monkeypatch.setattr("promptopt.report.drawing.can_draw", lambda: False)
+
+
+@pytest.fixture(autouse=True)
 def shut_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
 

@@ -26,6 +26,7 @@ FLOORS = {
         "journal",
         "ledger",
         "stats",
+        "contrast",
         "address",
         "secret",
         "agreement",
@@ -63,6 +64,8 @@ FLOORS = {
         "sizing",
         "plan",
         "result",
+        "outcome",
+        "result_file",
         "folder",
         "brief",
         "recording",
@@ -72,7 +75,14 @@ FLOORS = {
         "run",
         "scoring",
         "judge_check",
+        "report",
         "api",
+        "grid",
+        "comparison",
+        "cell",
+        "summing",
+        "comparing",
+        "compare_words",
     },
     6: {
         "screen",
@@ -85,6 +95,9 @@ FLOORS = {
         "cli_evaluate",
         "cli_judge",
         "cli_replay",
+        "cli_compare",
+        "screen_compare",
+        "cli_report",
         "pytest_plugin",
         "command",
         "screen_evaluation",
@@ -94,12 +107,14 @@ FLOORS = {
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 HEAVY = ("litellm", "aiohttp", "dspy", "sklearn", "pandas", "polars", "pyarrow", "numpy", "scipy", "yaml", "rich")
+HEAVY += ("jinja2", "matplotlib")
 
 
 def modules() -> list[tuple[str, Path]]:
     """Return (module below promptopt, file) of all three folders."""
     found = [(path.stem, path) for path in (ROOT / "promptopt").glob("*.py") if path.stem != "__init__"]
-    for folder in ("promptopt/simulator", "promptopt/stats", "promptopt/testing", "tasks", "optimizers"):
+    folders = ("promptopt/simulator", "promptopt/stats", "promptopt/report", "promptopt/testing", "tasks", "optimizers")
+    for folder in folders:
         found += [(folder.rpartition("/")[2], path) for path in (ROOT / folder).rglob("*.py")]
     return found
 

@@ -29,6 +29,7 @@ from promptopt.config import Settings
 from promptopt.errors import ConfigError, PromptoptError
 from promptopt.gateway import RetryPolicy
 from promptopt.providers import LitellmTransport, ModelSpec, closing, load_litellm
+from promptopt.report import write_report
 from promptopt.result import Result
 from promptopt.run import Run
 from promptopt.types import Budget, Message, Request
@@ -91,6 +92,9 @@ def execute(server: Loopback, folder: Path, announce: Callable[[Run], None] | No
 
 
 def check(folder: Path, logs: pytest.LogCaptureFixture, *texts: str) -> None:
+    if (folder / "journal.db").exists():
+        write_report(folder)
+        assert (folder / "report.html").stat().st_size > 10_000
     assert leaks_below(folder) == []
     assert logs.records
     assert leaks(logs.text) == []
