@@ -34,7 +34,7 @@ from promptopt.result_file import read_result
 from promptopt.types import Budget, Candidate, Prompt
 
 TAGS = set(
-    re.findall(  # of the page, then of its plots
+    re.findall(
         r"\w+",
         "html head meta title style body header nav main footer section script h1 h2 h3 p a b span strong code pre "
         "div ins del br details summary table thead tbody tr th td figure figcaption "
