@@ -2,7 +2,7 @@
 
     python benchmarks/report.py [n ...]      # default 100 1,000 5,000; medians of 5
 
-The journals are those of a short run of the simulator, filled up with made-up candidates of 20 scored answers each.
+The journals are those of a short simulated run, filled up with made-up candidates of 20 scored answers each.
 A browser of its own opens each page five times; the first paint and the end of the load event are the browser's.
 """
 

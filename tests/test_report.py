@@ -36,8 +36,8 @@ from promptopt.types import Budget, Candidate, Prompt
 TAGS = set(
     re.findall(
         r"\w+",
-        "html head meta title style body header nav main footer section script h1 h2 h3 p a b span strong code pre "
-        "div ins del br details summary table thead tbody tr th td figure figcaption "
+        "html head meta title style body header nav main footer section script h1 h2 h3 p a b span strong code "
+        "pre div ins del br details summary table thead tbody tr th td figure figcaption "
         "svg g path use image defs clippath rect text tspan",
     )
 )
