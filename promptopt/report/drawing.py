@@ -27,6 +27,8 @@ PIXELS = "#7d8aa0"
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Inches around the axes.
 _BELOW, _ABOVE, _BESIDE = 0.62, 0.15, 0.2
+# Inches of width below which a drawing fits a phone, and does not scroll.
+_SMALL = 6
 # Presentation attributes that matplotlib writes into styles, and a page without inline styles takes as attributes.
 _KEPT = re.compile(r"(?:fill|stroke|opacity|text-anchor|clip)[a-z-]*|font-(?:size|weight|style)")
 _STYLE = {
@@ -84,10 +86,11 @@ def draw(
         empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         FigureCanvasSVG(figure)
         figure.savefig(file, format="svg", metadata=empty)
-    return _for_page(file.getvalue(), name, title, tips)
+    kind = "plot small" if width < _SMALL else "plot"
+    return _for_page(file.getvalue(), name, title, kind, tips)
 
 
-def _for_page(drawn: str, name: str, title: str, tips: Mapping[str, Sequence[str]]) -> str:
+def _for_page(drawn: str, name: str, title: str, kind: str, tips: Mapping[str, Sequence[str]]) -> str:
     """Return a drawing as an element of a page, with its tooltips."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
@@ -108,7 +111,7 @@ def _for_page(drawn: str, name: str, title: str, tips: Mapping[str, Sequence[str
             element.attrib.pop("id", None)
         _unstyle(element)
     _rename(root, name)
-    root.set("class", "plot")
+    root.set("class", kind)
     root.set("role", "img")
     root.set("aria-label", title)
     return ElementTree.tostring(root, encoding="unicode")

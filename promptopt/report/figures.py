@@ -40,12 +40,12 @@ def proof(result: Result) -> str:
         axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.set_ylim(1.6, -0.6)
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("score on the test split in %, with its 95% interval; diamonds: on dev")
+        axes.set_xlabel("test score in % with 95% interval; diamonds: dev")
         axes.grid(axis="x", color=GRID, lw=0.6, alpha=0.6)
         axes.spines["left"].set_visible(False)
 
     return draw(
-        "proof", "Scores of your prompt and the best prompt on unseen test examples", paint, (7.2, 2.1), left=1.1
+        "proof", "Scores of your prompt and the best prompt on unseen test examples", paint, (5.0, 2.1), left=1.1
     )
 
 

@@ -169,14 +169,14 @@ class _Reader:
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
-        dev = {example.id for example in self.splits["dev"]}
+        dev, test = ({example.id for example in self.splits[split]} for split in ("dev", "test"))
         spent = _running_totals(self.answers)
         values: dict[str, list[float]] = defaultdict(list)
         first: dict[str, int] = {}
         for cell in self.cells.values():
-            if cell.example_id not in dev:
+            if cell.example_id in test:
                 continue
-            if cell.value is not None and self.is_scored:
+            if cell.value is not None and self.is_scored and cell.example_id in dev:
                 values[cell.candidate_id].append(cell.value)
             if cell.key is not None and cell.key in spent:
                 n_used = spent[cell.key][0]
