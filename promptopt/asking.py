@@ -24,6 +24,7 @@ from promptopt.gate import Gate
 from promptopt.gateway import Call, Gateway, leaves_a_gap
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease
+from promptopt.progress import RaceNow
 from promptopt.providers import ModelSpec
 from promptopt.task import Task
 from promptopt.tokens import Tokenizer, tokenizer_of
@@ -84,6 +85,7 @@ class RunState:
         seed: the run's random seed.
         limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
         evaluated_before: cells, by ids of candidate and example, that were made before the budget was raised.
+        races: those that are going on, by place; for the screen alone.
         most_unrated: answers that are asked for before a judge rates them; None = as many as the budget affords.
     """
 
@@ -105,6 +107,7 @@ class RunState:
     fresh_gaps: list[str] = field(default_factory=list)
     n_missing: int = 0
     saved_cells: set[tuple[str, str]] = field(default_factory=set)
+    races: dict[str, RaceNow] = field(default_factory=dict)
     unused_examples: dict[str, str] = field(default_factory=dict)
     n_unparsed: int = 0
     evaluated_before: set[tuple[str, str]] = field(default_factory=set)
@@ -155,6 +158,10 @@ class RunState:
         self._counted.add(call.key)
         self.tallies.setdefault((call.role, call.phase), Tally()).add(response, charged)
         self.journal.add_use(call.key, call.role, call.phase, path)
+
+    def has_counted(self, key: bytes) -> bool:
+        """Return whether an answer has been counted as used by this run."""
+        return key in self._counted
 
     def carry_over(self, unknown_tokens: int) -> dict[Phase, dict[bytes, Amount]]:
         """Count what the run used before its budget was raised, and return it: it is paid, and free now.

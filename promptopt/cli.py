@@ -58,6 +58,7 @@ from promptopt.cli_run import (
     pairs,
     print_json,
 )
+from promptopt.cli_watch import watch
 from promptopt.command import Command, Configured
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def simulate(
 app.command("judge-check", cls=Command)(judge_check)
 app.command(cls=Command)(replay)
 app.command(cls=Command)(record)
+app.command(cls=Command)(watch)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from promptopt.asking import RunState
 from promptopt.errors import BudgetExhausted
 from promptopt.evaluation import fill_cells
 from promptopt.ledger import Lease
+from promptopt.progress import RaceNow
 from promptopt.racing import Race
 from promptopt.types import Candidate, Example
 
@@ -56,7 +57,10 @@ class Contest:
         Raises:
             BudgetExhausted: not even the first block fits.
         """
-        is_complete = await self._feed()
+        try:
+            is_complete = await self._feed()
+        finally:
+            self.state.races.pop(self.place, None)
         self._count_saved(is_complete)
         return is_complete
 
@@ -64,6 +68,7 @@ class Contest:
         for i_block, block in enumerate(self.blocks):
             if self.race.is_over:
                 break
+            self._show()
             try:
                 table = await self._block_scores(block, f"{self.place}.{i_block}")
             except BudgetExhausted:
@@ -83,6 +88,11 @@ class Contest:
                     reason=out.reason,
                 )
         return True
+
+    def _show(self) -> None:
+        """Tell whoever watches the run how far the race is."""
+        race, n_arms = self.race, len(self.candidates)
+        self.state.races[self.place] = RaceNow(len(race.alive), n_arms, race.keep, race.n_seen, race.n_items)
 
     async def _block_scores(self, block: Sequence[Example], place: str) -> NDArray[np.float64]:
         """Return float[alive, examples that all completed]; the others leave the race for everybody."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
-import time
-import unicodedata
-from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from promptopt.screen_live import LiveView
 from promptopt.task import UNSCORED
+from promptopt.verdict import lead, simulated_line, verdict
+from promptopt.wording import clean, console_of, counted, dollars, short, tail
 
 if TYPE_CHECKING:
     from promptopt.plan import Plan
@@ -23,28 +21,9 @@ if TYPE_CHECKING:
     from promptopt.run import Run
     from promptopt.types import Demo, Role
 
+__all__ = ["Screen", "clean", "console_of", "counted", "dollars", "short", "tail", "verdict", "word_difference"]
+
 _N_SHOWN = 3
-_LINE_EVERY_S = 5.0
-_PIPE_WIDTH = 100
-
-
-def clean(text: str) -> str:
-    """Return `text` without control and formatting characters: it may come from a model or from data."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�" for c in text
-    )
-
-
-def dollars(amount: Decimal | None) -> str:
-    """Return an amount of dollars as text; None is unknown, not free."""
-    if amount is None:
-        return "unknown cost"
-    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
-
-
-def counted(n: int, word: str) -> str:
-    """Return a number of things with their word in the right number."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 class Screen:
@@ -59,10 +38,7 @@ class Screen:
         self._err = console_of(err or sys.stderr)
         self._is_quiet = is_quiet
         self._is_stopping = False
-        self._is_watching = False
-        self._is_ended = False
-        self._last_line = ""
-        self._last_at = time.monotonic()
+        self._live = LiveView(self._err)
 
     def plan(self, plan: Plan) -> None:
         """Show what was decided and what it will cost, before anything is spent."""
@@ -102,47 +78,21 @@ class Screen:
             )
 
     def watch(self, run: Run) -> None:
-        """Show the progress of a run: one line, renewed on a terminal, told now and then elsewhere."""
+        """Show the progress of a run: a few lines, renewed, on a terminal; a line now and then elsewhere."""
         if run.stop.is_set and not self._is_stopping:
             self._is_stopping = True
-            self._end_line()
             self._say("stopping: waiting for the calls in flight (Ctrl-C again leaves at once)")
-        if self._is_quiet or run.state is None:
-            return
-        line = _progress_line(run)
-        if self._err.is_terminal:
-            self._is_watching = True
-            self._err.file.write(f"\r\x1b[K{clean(line)[: self._err.width - 1]}")
-            self._err.file.flush()
-        elif line != self._last_line and time.monotonic() - self._last_at >= _LINE_EVERY_S:
-            self._say(line)
-            self._last_at = time.monotonic()
-        self._last_line = line
+        if not self._is_quiet and run.progress is not None:
+            self._live.show(run.progress)
 
     def end_watch(self, run: Run) -> None:
-        """Close the progress line; it stays with its last figures."""
-        self._end_line()
-        if self._is_quiet or run.state is None:
-            return
-        if not self._is_ended:
-            self._is_ended = True
-            self._say(_progress_line(run))
-
-    def _end_line(self) -> None:
-        if self._is_watching:
-            self._err.file.write("\r\x1b[K")
-            self._err.file.flush()
-            self._is_watching = False
+        """Close the view of the progress; its last figures stay."""
+        self._live.end(None if self._is_quiet else run.progress)
 
     def result(self, result: Result, run: Run) -> None:
         """Show the outcome: verdict, table, difference of the prompts, examples, where everything lies."""
-        simulated = [role for role, model in result.models.items() if model["is_simulated"]]
-        if len(simulated) == len(result.models):
-            self._print("SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
-        elif simulated:
-            self._print(
-                f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in.", "yellow"
-            )
+        if label := simulated_line(result):
+            self._print(label, "yellow")
         self._print(verdict(result), "bold")
         for warning in result.warnings:
             self._print(f"Warning: {warning}", "yellow")
@@ -162,7 +112,7 @@ class Screen:
         if before.id == after.id:
             self._print("\nNo better prompt was found; best.md holds yours.", "bold")
             return
-        has_gained = result.improvement is None or _lead(result.improvement) > 0
+        has_gained = result.improvement is None or lead(result.improvement) > 0
         title = "The better prompt" if has_gained else "The prompt found, no better on unseen data than yours"
         self._print(f"\n{title}, as a difference ([-removed-], {{+added+}}):", "bold")
         self._out.print(word_difference(clean(before.instruction), clean(after.instruction)))
@@ -195,14 +145,6 @@ class Screen:
         self._err.print(Text(clean(line)))
 
 
-def console_of(file: TextIO) -> Console:
-    """Return a console that shows texts as they are: no markup, no emoji names, no folding but in tables."""
-    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
-    return console
-
-
 def _models(plan: Plan) -> str:
     names: dict[Role, str] = {role: spec.name for role, spec in plan.models.items()}
     simulated = {role for role in names if plan.models[role].is_simulated}
@@ -232,70 +174,6 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
             said = cell.cause or tail(cell.output or "(an empty answer)", 100)
             lines.append(f"    {title + ':':<8} {said}")
     return lines
-
-
-def verdict(result: Result) -> str:
-    """Return the outcome in one plain sentence."""
-    proof = result.improvement
-    if proof is not None and result.best.prompt == result.initial.prompt:
-        if n := result.proposals["accepted"]:
-            what, which = (f"{n} prompts", "the last") if n > 1 else ("a prompt", "it")
-            return f"Not proven: the search accepted {what}, but {which} did not beat yours on more examples."
-        return "Not proven: the search found no better prompt than yours."
-    if proof is None:
-        return {
-            "interrupted": "Interrupted before the proof; the best prompt so far is kept.",
-            "failed": "Failed; the best prompt so far is kept.",
-            "budget_exhausted": "No proof: none was asked for, or the time was over; the gain is not known.",
-        }.get(result.status, "No proof was asked for; the gain on unseen data is not known.")
-    figures, could, warning = _judged_words(proof) if proof.judged else _scored_words(proof, result)
-    if proof.verdict == "proven":
-        return f"Proven: {figures}.{warning}"
-    if proof.verdict == "worse":
-        return f"Worse, keep yours: {figures}.{warning}"
-    advice = "; keep yours" if _lead(proof) < 0 else ""
-    return f"Not proven: {figures}; {could}{advice}.{warning}"
-
-
-def _scored_words(proof: Improvement, result: Result) -> tuple[str, str, str]:
-    """Return the figures of a proof by scores, what it could have proved, and no warning."""
-    assert proof.delta is not None
-    assert proof.ci95 is not None
-    n = result.best.test.n if result.best.test else 0
-    low, high = proof.ci95
-    figures = (
-        f"{100 * proof.delta:+.1f} points on {n} unseen test examples "
-        f"(95% interval {100 * low:+.1f} to {100 * high:+.1f}; {proof.test}, p = {proof.p_value:.2g})"
-    )
-    if proof.smallest_provable is None:
-        return figures, "no gain could have been proved with so few examples", ""
-    least = 100 * proof.smallest_provable
-    return figures, f"the smallest gain that this test split could have proved is {least:.1f} points", ""
-
-
-def _judged_words(proof: Improvement) -> tuple[str, str, str]:
-    """Return the figures of a proof by a judge, what it could have proved, and what a judge is."""
-    judged = proof.judged
-    assert judged is not None
-    assert judged.win_rate is not None
-    assert judged.ci95 is not None
-    low, high = judged.ci95
-    n = judged.wins + judged.losses + judged.ties
-    figures = (
-        f"the judge prefers the new prompt on {judged.wins} and yours on {judged.losses} of {n} unseen test "
-        f"inputs, with {judged.ties} ties: win rate {100 * judged.win_rate:.1f}% (95% interval {100 * low:.1f} to "
-        f"{100 * high:.1f}; sign test, p = {proof.p_value:.2g})"
-    )
-    warning = " The judge is a model: its preference is no ground truth."
-    if judged.smallest_provable is None:
-        return figures, "no win rate could have been proved with so few inputs", warning
-    least = 100 * judged.smallest_provable
-    return figures, f"the smallest win rate that these inputs could have proved is {least:.1f}%", warning
-
-
-def _lead(proof: Improvement) -> float:
-    """Return a number above 0 if the best prompt did better than the initial one on the test examples."""
-    return proof.delta if proof.delta is not None else len(proof.fixed) - len(proof.broken)
 
 
 def word_difference(before: str, after: str) -> Text:
@@ -341,31 +219,6 @@ def _forecast_line(plan: Plan) -> str:
     if forecast.n_certain == forecast.n_proof:
         return line
     return f"{line} ({forecast.n_certain} are certain, the others if calls cost what they usually do)"
-
-
-def _progress_line(run: Run) -> str:
-    state = run.state
-    assert state is not None
-    calls = sum(tally.calls for tally in state.tallies.values())
-    costs = [tally.cost_usd for tally in state.tallies.values()]
-    cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
-    budget = run.plan.settings.budget
-    limits = [f"of {budget.calls}" if budget.calls else "", f"of ${budget.usd}" if budget.usd else ""]
-    parts = [
-        f"{state.phase}",
-        f"{calls} {limits[0]} calls".replace("  ", " "),
-        f"{dollars(cost)} {limits[1]}".strip(),
-        f"{counted(len(state.tried), 'prompt')} tried",
-        f"{state.n_accepted} accepted",
-    ]
-    if state.proposals:
-        scores = state.dev_scores(state.proposals[-1].id)
-        if scores:
-            parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} dev examples")
-    if state.gateway.n_failed:
-        last = short(state.gateway.last_failure, 80)
-        parts.append(f"{state.gateway.n_failed} attempts failed" + (f", last: {last}" if last else ""))
-    return f"{' | '.join(parts)} | {run.elapsed_s:.0f} s"
 
 
 def _score_table(result: Result) -> Table:
@@ -446,15 +299,3 @@ def _split(score: SplitScore | None) -> str:
         return "-"
     low, high = score.ci95
     return f"{100 * score.score:.1f}% ({100 * low:.1f}-{100 * high:.1f}, n={score.n})"
-
-
-def short(text: str, width: int) -> str:
-    """Return the beginning of a text on one line."""
-    line = " ".join(clean(text).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def tail(text: str, width: int) -> str:
-    """Return the end of a reply on one line: there stands the answer."""
-    line = " ".join(clean(text).split())
-    return line if len(line) <= width else "…" + line[-(width - 1) :]

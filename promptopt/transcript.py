@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from promptopt import errors
 from promptopt.errors import ConfigError, JournalError
-from promptopt.journal import Journal, check_schema
+from promptopt.journal import PROGRESS, Journal, check_schema
 from promptopt.types import Phase, Role
 
 Row = dict[str, Any]
@@ -127,7 +127,10 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "sessions": {"started_at": _is_text, "elapsed_s": _is_seconds},
 }
 TABLES = tuple(_COLUMNS)
-_ANSWERS = "WHERE answer_id IN (SELECT answer_id FROM uses WHERE run_id = ?)"
+_WHERE: Mapping[str, str] = {
+    "answers": "WHERE answer_id IN (SELECT answer_id FROM uses WHERE run_id = ?)",
+    "events": f"WHERE run_id = ? AND kind != '{PROGRESS}'",  # which hangs on time
+}
 
 
 def rows_of(path: Path, run: str = "run") -> Iterator[tuple[str, Row]]:
@@ -137,12 +140,12 @@ def rows_of(path: Path, run: str = "run") -> Iterator[tuple[str, Row]]:
         JournalError: the file is none of ours, or damaged.
     """
     try:
-        with closing(_opened(path)) as db:
+        with closing(opened(path)) as db:
             found = db.execute("SELECT run_id FROM runs WHERE name = ?", (run,)).fetchone()
             if found is None:
                 raise JournalError(f"{path} holds no run; name the folder of a finished `promptopt optimize`")
             for table, columns in _COLUMNS.items():
-                where = _ANSWERS if table == "answers" else "WHERE run_id = ?"
+                where = _WHERE.get(table, "WHERE run_id = ?")
                 sql = f"SELECT {', '.join(columns)} FROM {table} {where} ORDER BY 1, 2, 3"
                 if table == "sessions":
                     sql = f"SELECT {', '.join(columns)} FROM {table} {where} ORDER BY session_id"
@@ -163,7 +166,7 @@ def pairs_of(path: Path, run: str = "run") -> dict[str, tuple[str, str]]:
         "WHERE name = ? AND key IS NOT NULL"
     )
     try:
-        with closing(_opened(path)) as db:
+        with closing(opened(path)) as db:
             return {key.hex(): (candidate, example) for key, candidate, example in db.execute(sql, (run,))}
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}; is it the journal of a run?") from error
@@ -229,7 +232,7 @@ def _is_failure(gap: Any) -> bool:
     return isinstance(found, type) and issubclass(found, errors.ProviderError)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def opened(path: Path) -> sqlite3.Connection:
     """Return a connection that cannot write to a journal."""
     if not path.is_file():
         raise JournalError(f"{path.parent} holds no journal; name the folder of a finished `promptopt optimize`")
