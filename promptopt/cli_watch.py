@@ -20,8 +20,8 @@ def watch(
     """Watch a run of another process.
 
     Shows what `optimize` shows until the run ends, then its verdict; of a run that has ended, the last state. It
-    only reads, and Ctrl-C ends the watching alone. Exit status: 0 the run has ended, 1 its process is gone without a
-    result, 2 there is no run, 130 Ctrl-C.
+    only reads, and Ctrl-C ends the watching alone. Exit status: 0 the run has ended, 1 its process is gone without
+    a result, 2 there is no run, 130 Ctrl-C.
     """
     from promptopt import watching
     from promptopt.screen_live import LiveView
@@ -43,6 +43,6 @@ def watch(
         raise typer.Exit(EXIT_FAILED)
     result = watching.result_of(run_dir)
     for line in (simulated_line(result), verdict(result), f"Everything lies in {run_dir}: best.md, result.json"):
-        sys.stdout.write(clean(f"{line}\n") if line else "")
+        sys.stdout.write(" ".join(clean(line).split()) + "\n" if line else "")
     if result.status == "failed":
         complain(result.reason)

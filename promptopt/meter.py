@@ -25,6 +25,7 @@ _LEAST_ANSWERS, _LEAST_S = 20, 5.0
 _FORECAST_WEIGHT = 20  # answers that the forecast's mean counts for
 _MARGIN = 1.25  # by which the time left is widened, to both sides
 _LONGEST_FAILURE = 200
+_STANDING_S = 5e-4  # seconds between two looks at the scores, for each dev example: under 0.2% of the time
 
 
 class Meter:
@@ -43,7 +44,8 @@ class Meter:
         self._samples: deque[tuple[float, int]] = deque([(started_s, 0)])
         self._stage: Stage = "search"
         self._n_at_stage = 0
-        self._standing_key: tuple[str, int] = ("", -1)
+        self._standing_key = ("", -1)
+        self._standing_s = 0.0
         self._standings: tuple[Standing | None, Standing | None] = (None, None)
 
     def note(self, call: Call, response: Response) -> None:
@@ -66,7 +68,7 @@ class Meter:
         rate = self._rate(elapsed_s)
         n_search, n_later = self._calls_left(spent, rate, elapsed_s)
         found = best or (state.proposals[-1] if state.proposals else None)
-        standing, initial = self._standing(state, found)
+        standing, initial = self._standing(state, found, elapsed_s)
         return Progress(
             stage=stage,
             task=plan.task.name,
@@ -134,9 +136,9 @@ class Meter:
         if limit.limits_calls:
             ends.append(limit.calls)
         if plan.settings.budget.tokens is not None and mean.tokens:
-            ends.append(limit.tokens / mean.tokens)
+            ends.append(spent.calls + (limit.tokens - spent.tokens) / mean.tokens)
         if limit.usd.is_finite() and mean.usd:
-            ends.append(float(limit.usd / mean.usd))
+            ends.append(spent.calls + float((limit.usd - spent.usd) / mean.usd))
         if (deadline_s := self._search_deadline_s) is not None and rate is not None:
             ends.append(spent.calls + rate * max(0.0, deadline_s - elapsed_s))
         return max(spent.calls, round(min(ends, default=spent.calls)))
@@ -200,12 +202,16 @@ class Meter:
             low, high = min(low, most), min(high, most)
         return round(low, 1), round(high, 1)
 
-    def _standing(self, state: RunState, best: Candidate | None) -> tuple[Standing | None, Standing | None]:
-        """Return the best prompt's standing, and the initial one's on the same examples."""
+    def _standing(
+        self, state: RunState, best: Candidate | None, elapsed_s: float
+    ) -> tuple[Standing | None, Standing | None]:
+        """Return the best prompt's standing, and the initial one's on the same examples; less often if many."""
         if best is None or not state.task.is_scored:
             return None, None
         key = (best.id, len(state.cells))
-        if key != self._standing_key:
+        is_due = elapsed_s - self._standing_s >= _STANDING_S * len(state.task.dev) or self._stage == "ended"
+        if key[0] != self._standing_key[0] or (key != self._standing_key and is_due):
+            self._standing_s = elapsed_s
             cells = [(state.cells.get((best.id, e.id)), e.id) for e in state.task.dev]
             known = [(cell.score.value, name) for cell, name in cells if cell is not None]
             others = (state.cells.get((state.task.initial.id, name)) for _, name in known)

@@ -12,11 +12,12 @@ import platform
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from promptopt import transcript
-from promptopt.errors import JournalError
+from promptopt.errors import ConfigError, JournalError
 from promptopt.journal import PROGRESS
 from promptopt.types import digest
 
@@ -134,22 +135,33 @@ def read(folder: Path, run: str = "run") -> Progress | None:
 
     Raises:
         JournalError: there is no journal, it is none of ours, or damaged.
+        ConfigError: what it says is damaged, or of another version.
     """
     path = folder / "journal.db"
     try:
         with closing(transcript.opened(path)) as db:
             row = db.execute(_SQL, (run, PROGRESS)).fetchone()
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}; is it the journal of a run?") from error
+    try:
         return None if row is None else _parsed(row[0])
-    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:  # pydantic's error is a ValueError
-        raise JournalError(
-            f"{path}: its progress cannot be read ({_first_line(error)}); is it damaged?"
+    except (ValueError, TypeError, RecursionError) as error:  # pydantic's error is a ValueError
+        raise ConfigError(
+            f"{path}: its progress cannot be read ({first_line(error)}); it is damaged, or of another version"
         ) from error
 
 
 def _parsed(text: Any) -> Progress:
+    found: Progress = _reader().validate_python(sound_json(text))
+    return found
+
+
+@cache
+def _reader() -> Any:
+    """Return what checks a record; making it takes longer than all it is then used for."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Progress).validate_python(sound_json(text))
+    return TypeAdapter(Progress)
 
 
 def sound_json(text: Any) -> Any:
@@ -164,5 +176,6 @@ def _number(text: str) -> float | int:
     return value if any(c in text for c in ".eE") else int(text)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, in short."""
     return " ".join(str(error).split())[:200]

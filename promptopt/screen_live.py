@@ -15,9 +15,10 @@ from promptopt.progress import Progress, RaceNow, Standing, Use
 from promptopt.wording import clean, counted, dollars, short
 
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 5.0, 60.0
-_PAUSE_SHARE = 0.05  # a line after so much more of the time, between these bounds
+_PAUSE_SHARE = 0.1  # a line after so much more of the time, between these bounds
 _MOST_WIDTH = 100
 _LABEL = 9
+_SHORTEST_BAR, _LONGEST_BAR = 4, 24
 _STAGES = {
     "search": "searching",
     "choice": "choosing among the finalists",
@@ -92,8 +93,7 @@ def frame_of(progress: Progress, width: int, is_ascii: bool = False, note: str =
     """Return the lines of the view, none of them wider than `width`."""
     lines = [_title(progress), *(_row(label, text) for label, text in _figures(progress))]
     at = len(lines) - 3
-    n_bar = max(4, min(24, width - 46))
-    lines[at:at] = [_row(label, text) for label, text in _spending(progress, n_bar, is_ascii)]
+    lines[at:at] = _spending(progress, width - _LABEL, is_ascii)
     if progress.last_failure and not progress.is_over:
         lines.append(_row("failure", f"the last one: {progress.last_failure}"))
     if note:
@@ -177,19 +177,21 @@ def _figures(progress: Progress) -> Iterator[tuple[str, str]]:
     yield "time", f"{in_words(progress.elapsed_s)}" + ("" if progress.is_over else f"; left: {left}")
 
 
-def _spending(progress: Progress, n_bar: int, is_ascii: bool) -> Iterator[tuple[str, str]]:
-    """Yield label and text of all that is limited, of calls and of dollars."""
-    labels = {"calls": "calls", "tokens": "tokens", "usd": "dollars", "seconds": "seconds"}
+def _spending(progress: Progress, width: int, is_ascii: bool) -> list[Text]:
+    """Return the lines of all that is limited, of calls and of dollars, with bars as long as there is room."""
     until = "search" if progress.stage == "search" else "run"
-    for use in progress.uses:
-        if use.limit is None and use.name in ("tokens", "seconds"):
-            continue
-        text = _amount(use)
-        if use.limit is not None:
-            text = f"{_bar(use, n_bar, is_ascii)} {text}"
-        if use.projected is not None and not progress.is_over:
-            text += f", projected {_number(use.name, use.projected)} ({until})"
-        yield labels[use.name], text
+    shown = [use for use in progress.uses if use.limit is not None or use.name in ("calls", "usd")]
+    texts = []
+    for use in shown:
+        end = "" if use.projected is None or progress.is_over else _number(use.name, use.projected)
+        texts.append(_amount(use) + (f", projected {end} ({until})" if end else ""))
+    n_bar = min(_LONGEST_BAR, width - 1 - max(map(len, texts)))
+    rows = []
+    for use, text in zip(shown, texts, strict=True):
+        has_bar = use.limit is not None and n_bar >= _SHORTEST_BAR
+        bar = f"{_bar(use, n_bar, is_ascii)} " if has_bar else ""
+        rows.append(_row("dollars" if use.name == "usd" else use.name, bar + text))
+    return rows
 
 
 def _bar(use: Use, n: int, is_ascii: bool) -> str:

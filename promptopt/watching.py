@@ -80,8 +80,8 @@ def result_of(folder: Path) -> Result:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, RecursionError) as error:  # pydantic's error is a ValueError
-        first = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path} is damaged, or of another version ({first})") from error
+        said = progress.first_line(error)
+        raise ConfigError(f"{path} cannot be read ({said}); it is damaged, or of another version") from error
     return found
 
 
