@@ -32,6 +32,7 @@ from promptopt.cli_options import (
     MaxTokens,
     Metric,
     Model,
+    Objectives,
     Optimizer,
     Out,
     PriceIn,
@@ -98,6 +99,7 @@ def optimize(
     model: Model,
     optimizer: Optimizer = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
+    objectives: Objectives = None,
     metric: Metric = None,
     answer_pattern: AnswerPattern = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
@@ -165,6 +167,7 @@ def optimize(
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
         probe=probe,
+        objectives=objectives,
         out=out,
     )
     data_options = {

@@ -16,6 +16,7 @@ from promptopt import bound, data, named_budget, promptfile, template
 from promptopt.address import check_address
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
+from promptopt.front import read_objectives
 from promptopt.gate import normal_form, unfit
 from promptopt.ledger import Amount, limit_of
 from promptopt.secret import masked
@@ -56,6 +57,8 @@ class Settings:
         model_options: by role (task, optimizer, judge, embedding) and name: temperature, max_tokens, timeout_s,
             api_base, price_in, price_out, or any option of the provider, such as reasoning_effort.
         max_prompt_tokens: longest prompt; None = 2,000 or four times the initial prompt.
+        objectives: names of what the search weighs, such as score,prompt_tokens or score,cost, as text or a
+            sequence; None = the score alone. Strategies that can then keep a front of prompts.
         probe: first ask each model once whether it takes its options; the calls count.
         out: folder of the run; None = a new one below `runs/`.
     """
@@ -80,6 +83,7 @@ class Settings:
     model_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_prompt_tokens: int | None = None
     probe: bool = False
+    objectives: str | Sequence[str] | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +120,7 @@ class Settings:
             if price is not None and not bound.number(price, name, bound.MOST_PRICE) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
         check_address(self.api_base, "--api-base")
+        object.__setattr__(self, "objectives", read_objectives(self.objectives))
         if self.out is not None:
             object.__setattr__(self, "out", Path(self.out))  # Python callers write it as text as well
         for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
@@ -455,6 +460,8 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     options |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
     skipped = ("budget", "options", "model_options", "out")
     options |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
+    if settings.objectives is not None:
+        options["objectives"] = ",".join(settings.objectives)
     if settings.api_base is not None:
         options["api-base"] = masked(settings.api_base)
     options["set"] = dict(settings.options)

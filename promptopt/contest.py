@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Contest:
     Args:
         place: names this race, and no other of the run.
         note: journals an event of the branch.
+        sizes: returns float[C, m], the objectives besides the score, of candidates on examples; None = none.
+        seen: the examples that the race's scores stand on.
     """
 
     state: RunState
@@ -50,6 +52,8 @@ class Contest:
     blocks: Sequence[Sequence[Example]]
     place: str
     note: Callable[..., None]
+    sizes: Callable[[Sequence[Candidate], Sequence[Example]], NDArray[np.float64]] | None = None
+    seen: list[Example] = field(default_factory=list)
 
     async def run(self) -> bool:
         """Feed blocks to the race until it is over; return whether it ended on its own.
@@ -76,7 +80,10 @@ class Contest:
                     raise
                 self.note("race cut short", n_examples=self.race.n_seen)
                 return False
-            for out in self.race.observe(table):
+            sizes = None
+            if self.sizes is not None:
+                sizes = self.sizes([self.candidates[i] for i in self.race.alive], self.seen)
+            for out in self.race.observe(table, sizes):
                 self.note(
                     "elimination",
                     candidate=self.candidates[out.arm].id,
@@ -107,6 +114,7 @@ class Contest:
                 self._drop_example(example, str(column[0].cause if column[0] else ""))
             elif None not in column:
                 usable.append(i)
+        self.seen.extend(block[i] for i in usable)
         if len(usable) < len(block):
             self.race.shrink(len(block) - len(usable))
         values = [[cell.score.value for i in usable if (cell := row[i]) is not None] for row in rows]

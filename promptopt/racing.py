@@ -137,6 +137,13 @@ class Race:
     Length penalties steer eliminations only. They enter as v = (s + P - p_i) / (1 + P), which lies in
     [0, 1] again, so the betting test stays valid: for the order of the penalised scores s - p_i.
 
+    With several objectives, `observe` gets the others' values as well, lower is better. Then only an arm that is
+    no larger in any of them counts against another: an arm leaves when `keep` such arms have each beaten it, or
+    are out of its reach. If they are indeed better, each of them dominates it and stands on an earlier front, so
+    it cannot be among the `keep` best by fronts (promptopt.front). The rule's guarantee then holds for every arm
+    that fewer than `keep` arms dominate on the whole pool ("all": all of these at once), where the other
+    objectives are known exactly, as lengths are; of a cost that is only estimated, nothing is guaranteed.
+
     Args:
         n_items: N, the size of the pool.
         keep: how many arms are wanted, at least 1.
@@ -194,13 +201,14 @@ class Race:
         """Mean scores of the arms in `alive`, unpenalised, on the items seen; NaN before the first."""
         return tuple((self._total / self.n_seen if self.n_seen else self._total * np.nan).tolist())
 
-    def observe(self, scores: ArrayLike) -> tuple[Elimination, ...]:
+    def observe(self, scores: ArrayLike, sizes: ArrayLike | None = None) -> tuple[Elimination, ...]:
         """Take the next block and drop the arms that have fallen behind.
 
         Only complete blocks: the scores of all arms in `alive`, on the next items of the permutation.
 
         Args:
             scores: float[len(alive), b], in [0, 1], none missing; b may vary from block to block.
+            sizes: float[len(alive), m], the other objectives as known now, lower is better; None = none.
 
         Returns:
             The arms that leave, with the reason; all leave at once, so their order means nothing.
@@ -215,7 +223,12 @@ class Race:
         self._scores = np.hstack([self._scores, block])
         if block.shape[1] == 0:
             return ()
-        leaving = self._judge()
+        no_larger = None
+        if sizes is not None:
+            rows = np.asarray(sizes, dtype=np.float64)
+            assert rows.shape[0] == n_alive, f"{rows.shape=}, {n_alive=}"
+            no_larger = np.asarray((rows[:, None, :] <= rows[None, :, :]).all(axis=2))
+        leaving = self._judge(no_larger)
         self._remove({elimination.arm for elimination in leaving})
         return leaving
 
@@ -259,15 +272,21 @@ class Race:
             d = (d + self._offset) / (1 + self._top_price)
         self._test.update(d)
 
-    def _judge(self) -> tuple[Elimination, ...]:
-        """Return who has to leave, looking at all items seen."""
+    def _judge(self, no_larger: Bools | None) -> tuple[Elimination, ...]:
+        """Return who has to leave, looking at all items seen.
+
+        Args:
+            no_larger: bool[j, i], whether j is no larger than i in any other objective; None = there is none.
+        """
+        may_count = np.True_ if no_larger is None else no_larger
         if isinstance(self.rule, PairedT):
             assert isinstance(self._test, _TTest)
             p = self._test.p_values()
             # p < alpha < .5 implies a higher mean, so there is no circle: `keep` arms always remain
-            return self._eliminate(p < self.rule.alpha, -p, ())
+            return self._eliminate((p < self.rule.alpha) & may_count, -p, {})
         assert isinstance(self._test, BettingTest)
-        factor = self.keep if self.rule.protect == "all" else 1
+        n_protected = self.keep if no_larger is None else self._n_arms
+        factor = n_protected if self.rule.protect == "all" else 1
         threshold = log(factor * max(self._n_arms - 1, 1) / self.rule.alpha)
         place = self._places()
         # the strict order: without it, two arms within eps of each other could drop each other
@@ -275,8 +294,8 @@ class Race:
         # with eps > 0, scoring the same counts as evidence of not being worse
         differs = self._test.squares > self.n_seen * SAME**2
         evidence = self._test.max_log_e
-        beats = (evidence >= threshold) & precedes & differs
-        return self._eliminate(beats, evidence, self._out_of_reach())
+        beats = (evidence >= threshold) & precedes & differs & may_count
+        return self._eliminate(beats, evidence, self._out_of_reach(no_larger))
 
     def _places(self) -> NDArray[np.intp]:
         """Return each row's place in the strict total order: sum of v, fewer tokens, older; 0 = first."""
@@ -297,20 +316,29 @@ class Race:
         totals: Floats = (self._total + self.n_seen * (top - self._price[self._alive])) / (1 + top)
         return totals
 
-    def _out_of_reach(self) -> tuple[int, ...]:
-        """Return rows that cannot reach the `keep`-th best sum of v even with v = 1 on all that is left."""
+    def _out_of_reach(self, no_larger: Bools | None) -> dict[int, int]:
+        """Return rows that cannot reach the `keep`-th best sum of v even with v = 1 on all that is left.
+
+        Returns:
+            With each of them the row of that best one, among those that count against it.
+        """
         totals = self._value_totals()
         if totals.size <= self.keep:
-            return ()
-        mark = np.sort(totals)[-self.keep]
+            return {}
         reachable = totals + (self.n_items - self.n_seen)
-        return tuple(np.flatnonzero(reachable < mark - SAME).tolist())
+        if no_larger is None:
+            mark, last = np.sort(totals)[-self.keep], int(self._order(totals)[self.keep - 1])
+            return dict.fromkeys(np.flatnonzero(reachable < mark - SAME).tolist(), last)
+        is_ahead = (reachable[None, :] < totals[:, None] - SAME) & no_larger
+        order = self._order(totals)
+        rivals = {i: order[is_ahead[order, i]] for i in np.flatnonzero(is_ahead.sum(axis=0) >= self.keep).tolist()}
+        return {i: int(rows[self.keep - 1]) for i, rows in rivals.items()}
 
     def _eliminate(
         self,
         beats: Bools,
         strength: Floats,
-        out_of_reach: tuple[int, ...],
+        out_of_reach: dict[int, int],
     ) -> tuple[Elimination, ...]:
         """Return what follows from bool[j, i] `beats` with its float[j, i] `strength`, and curtailment."""
         order = self._order(self._value_totals())
@@ -321,7 +349,7 @@ class Race:
                 j = int(rivals[np.argsort(-strength[rivals, i], kind="stable")][self.keep - 1])
                 gone.append(self._elimination(i, j, float(strength[j, i])))
             elif i in out_of_reach:
-                gone.append(self._elimination(i, int(order[self.keep - 1]), float("inf")))
+                gone.append(self._elimination(i, out_of_reach[i], float("inf")))
         return tuple(gone)
 
     def _elimination(self, i: int, j: int, strength: float) -> Elimination:

@@ -296,6 +296,7 @@ class Run:
             gate=Gate(plan.open_task, plan.max_prompt_tokens),
             seed=plan.settings.seed,
             limits=plan.limit,
+            objectives=tuple(plan.settings.objectives or ("score",)),
         )
 
 

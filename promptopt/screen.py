@@ -17,7 +17,7 @@ from promptopt.wording import clean, console_of, counted, dollars, short, tail
 
 if TYPE_CHECKING:
     from promptopt.plan import Plan
-    from promptopt.result import Improvement, Result, SplitScore
+    from promptopt.result import Front, Improvement, Result, SplitScore
     from promptopt.run import Run
     from promptopt.types import Demo, Role
 
@@ -100,12 +100,31 @@ class Screen:
         with self._out.capture() as table:
             self._out.print(_score_table(result), soft_wrap=False)
         self._print("\n".join(line.rstrip() for line in Text.from_ansi(table.get()).plain.splitlines()))
+        if result.front is not None:
+            self._front(result.front)
         self._difference(run, result)
         self._changed_examples(result, run)
         if result.out:
             self._print(f"\nEverything lies in {result.out}: best.md, result.json, journal.db, config.toml")
         if result.status == "interrupted":
             self._print(f"Interrupted. To go on, run the same command with --out {result.out}")
+
+    def _front(self, front: Front) -> None:
+        """Show the prompts of which none is better in every objective, with their figures."""
+        if not front.prompts:
+            self._print("\nNo front: the search ended before its first race did.", "bold")
+            return
+        what = ", ".join(front.objectives)
+        self._print(
+            f"\nFront of {what}: none of these {counted(len(front.prompts), 'prompt')} is better in all.", "bold"
+        )
+        self._print(
+            f"Dev scores on the same {counted(front.n, 'example')}, by which the search chose them; the texts "
+            "stand in result.json"
+        )
+        with self._out.capture() as table:
+            self._out.print(_front_table(front), soft_wrap=False)
+        self._print("\n".join(line.rstrip() for line in Text.from_ansi(table.get()).plain.splitlines()))
 
     def _difference(self, run: Run, result: Result) -> None:
         before, after = run.plan.task.initial, run.best.prompt if run.best else run.plan.task.initial
@@ -245,6 +264,19 @@ def _score_table(result: Result) -> Table:
     both.add_row("")
     both.add_row(whole)
     return both
+
+
+def _front_table(front: Front) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("dev score", no_wrap=True)
+    for title in ("prompt tokens", "$ of 1,000 uses"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for prompt in front.prompts:
+        cost = "unknown" if prompt.cost_per_1000_usd is None else f"{prompt.cost_per_1000_usd:.4f}"
+        marks = ["best"] * prompt.is_best + ["yours"] * prompt.is_initial
+        table.add_row(_split(prompt.dev), f"{prompt.prompt_tokens:,}", cost, ", ".join(marks))
+    return table
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ FLOORS = {
     3: {
         "gate",
         "racing",
+        "front",
         "tokens",
         "label",
         "embedding",
