@@ -15,6 +15,10 @@ Deviations from the paper, all switchable where they change results:
   mean, since a newcomer with one lucky block would otherwise win; the paper does not shrink.
 - A reply without tags is asked for once more and then discarded, never taken as an instruction.
 - No prompt shows an example twice; a wrong or unparseable answer is never mapped to a class.
+- With several objectives (`--objectives`), survivors are chosen by non-dominated sorting and crowding distance
+  (NSGA-II: Deb et al., IEEE Transactions on Evolutionary Computation 6, 2002, 182-197) instead of by mean score; a
+  prompt leaves a race only when as many others as survive dominate it, there is no length penalty, and the
+  incumbent is the front's prompt with the best score.
 - The run stops when `patience` steps brought no new prompt.
 """
 
@@ -118,6 +122,7 @@ class Capo:
 
     source: ClassVar[str] = "Zehle et al. 2025, arXiv 2504.16005"
     requires: ClassVar[frozenset[str]] = frozenset({"labels", "optimizer model"})
+    objectives: ClassVar[frozenset[str]] = frozenset({"score", "prompt_tokens", "cost"})
     usual_calls: ClassVar[str] = "from 150; about 20,000 at the paper's settings"
     when: ClassVar[str] = "labels at hand; demonstrations and wording matter; short prompts wanted"
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = MappingProxyType(
@@ -167,15 +172,16 @@ class Capo:
         longest = max(study.tokens(member) for member in population)
         study.note("length reference", tokens=longest)
         seen = {member.id for member in population}
-        n_idle = 0
+        n_idle, best = 0, study.initial
         while n_idle < self.patience:
             children = await self._mutate(study, await self._crossover(study, population, c))
             new = {child.id: child for child in children if child.id not in seen}
             seen.update(new)
             n_idle = 0 if new else n_idle + 1
             population = await self._race(study, [*population, *new.values()], mu, dev, longest)
-            study.propose(self._best(study, population, dev))
-        return self._best(study, population, dev)
+            best = self._best(study, population, dev)
+            study.propose(best)
+        return best
 
     def _sizes(self, n_calls: int) -> tuple[int, int, int]:
         """Return population size, children per step and dev examples for a search of `n_calls`."""
@@ -286,16 +292,19 @@ class Capo:
     async def _race(
         self, study: Study, members: Sequence[Candidate], mu: int, dev: Sequence[Example], longest: int
     ) -> list[Candidate]:
+        has_front = len(study.objectives) > 1
+        penalty = 0.0 if has_front else self.length_penalty
         survivors = await study.race(
             members,
             keep=mu,
             examples=dev,
             rule=self._rule(),
-            penalties=[self.length_penalty * study.tokens(member) / max(1, longest) for member in members],
+            penalties=[penalty * study.tokens(member) / max(1, longest) for member in members],
             block=self.block_size,
             max_blocks=self.max_blocks,
             is_shuffled=self.shuffles_blocks,
             drops_remainder=not self.shuffles_blocks,
+            by_fronts=has_front,
         )
         return list(survivors.candidates)
 
@@ -304,6 +313,8 @@ class Capo:
 
         Who was evaluated on less than half as many examples as another cannot lead yet.
         """
+        if len(study.objectives) > 1:
+            return study.front(population)[0]
         values = study.scores(population, dev).values
         seen = ~np.isnan(values)
         if not seen.any():

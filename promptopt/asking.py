@@ -6,6 +6,7 @@ without only where the journal says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,15 +21,16 @@ from promptopt.errors import (
     ReservationBroken,
     TaskError,
 )
-from promptopt.gate import Gate
+from promptopt.gate import Gate, prompt_tokens
 from promptopt.gateway import Call, Gateway, leaves_a_gap
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease
+from promptopt.progress import RaceNow
 from promptopt.providers import ModelSpec
 from promptopt.stats import Rule
 from promptopt.task import Task
 from promptopt.tokens import Tokenizer, tokenizer_of
-from promptopt.types import Candidate, Phase, Request, Response, Role, Score
+from promptopt.types import Candidate, Example, Phase, Request, Response, Role, Score
 
 N_ROUNDS = 3  # a batch is asked for so often before its gaps count as missing
 
@@ -44,6 +46,7 @@ class Cell:
         cause: why a request that its own candidate spoiled scored 0; None = it was answered.
         logprobs: (token, natural log-probability) of the reply's first token; None = not asked for or given.
         rating_keys: identities of the judge's answers behind the score; () = no judge gave it.
+        cost_usd: dollars that the answer took, a rating aside; None = unknown.
     """
 
     key: bytes
@@ -52,6 +55,7 @@ class Cell:
     cause: str | None = None
     logprobs: tuple[tuple[str, float], ...] | None = None
     rating_keys: tuple[bytes, ...] = ()
+    cost_usd: Decimal | None = None
 
 
 @dataclass
@@ -86,6 +90,9 @@ class RunState:
         rule: of every race; None = as the strategy has it.
         limits: which of tokens and dollars are limited; only there a broken reservation ends the run.
         evaluated_before: cells, by ids of candidate and example, that were made before the budget was raised.
+        races: those that are going on, by place; for the screen alone.
+        objectives: what the search weighs; the score alone where it is not asked for more.
+        front: the prompts that a strategy named last as its front, and the dev examples that all were scored on.
         most_unrated: answers that are asked for before a judge rates them; None = as many as the budget affords.
     """
 
@@ -97,6 +104,8 @@ class RunState:
     seed: int
     limits: Amount
     rule: Rule | None = None
+    objectives: tuple[str, ...] = ("score",)
+    front: tuple[tuple[Candidate, ...], tuple[Example, ...]] = ((), ())
     phase: Phase = "search"
     most_unrated: int | None = None
     tallies: dict[tuple[Role, Phase], Tally] = field(default_factory=dict)
@@ -108,6 +117,7 @@ class RunState:
     fresh_gaps: list[str] = field(default_factory=list)
     n_missing: int = 0
     saved_cells: set[tuple[str, str]] = field(default_factory=set)
+    races: dict[str, RaceNow] = field(default_factory=dict)
     unused_examples: dict[str, str] = field(default_factory=dict)
     n_unparsed: int = 0
     evaluated_before: set[tuple[str, str]] = field(default_factory=set)
@@ -132,6 +142,28 @@ class RunState:
         """Return a candidate's scores on the dev examples that it was evaluated on; none without a metric."""
         cells = (self.cells.get((candidate_id, example.id)) for example in self.task.dev)
         return [cell.score.value for cell in cells if cell is not None and self.task.is_scored]
+
+    def losses(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example], *, with_score: bool = True
+    ) -> list[list[float]]:
+        """Return a row for each candidate: its objectives on examples that it was scored on, lower is better.
+
+        The score enters with its sign turned. Where the cost of an answer is unknown, that of its candidate counts
+        as endless.
+        """
+        rows = []
+        for candidate in candidates:
+            cells = [self.cells[candidate.id, example.id] for example in examples]
+            costs = [cell.cost_usd for cell in cells if cell.cause is None]
+            known = [float(cost) for cost in costs if cost is not None]
+            is_known = len(known) == len(costs) > 0
+            of = {
+                "score": -math.fsum(cell.score.value for cell in cells) / max(1, len(cells)),
+                "prompt_tokens": float(prompt_tokens(candidate.prompt)),
+                "cost": math.fsum(known) / len(known) if is_known else math.inf,
+            }
+            rows.append([of[name] for name in self.objectives if with_score or name != "score"])
+        return rows
 
     def meet(self, candidate: Candidate) -> int:
         """Return the birth number of a candidate; a new one is journaled.
@@ -158,6 +190,10 @@ class RunState:
         self._counted.add(call.key)
         self.tallies.setdefault((call.role, call.phase), Tally()).add(response, charged)
         self.journal.add_use(call.key, call.role, call.phase, path)
+
+    def has_counted(self, key: bytes) -> bool:
+        """Return whether an answer has been counted as used by this run."""
+        return key in self._counted
 
     def carry_over(self, unknown_tokens: int) -> dict[Phase, dict[bytes, Amount]]:
         """Count what the run used before its budget was raised, and return it: it is paid, and free now.

@@ -33,6 +33,7 @@ from promptopt.cli_options import (
     MaxTokens,
     Metric,
     Model,
+    Objectives,
     Optimizer,
     Out,
     PriceIn,
@@ -61,6 +62,7 @@ from promptopt.cli_run import (
     pairs,
     print_json,
 )
+from promptopt.cli_watch import watch
 from promptopt.command import Command, Configured
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ def optimize(
     model: Model,
     optimizer: Optimizer = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the strategy, k=v")] = None,
+    objectives: Objectives = None,
     metric: Metric = None,
     answer_pattern: AnswerPattern = None,
     description: Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")] = None,
@@ -169,6 +172,7 @@ def optimize(
         max_prompt_tokens=max_prompt_tokens,
         race=race,
         probe=probe,
+        objectives=objectives,
         out=out,
     )
     data_options = {
@@ -249,6 +253,7 @@ app.command("judge-check", cls=Command)(judge_check)
 app.command(cls=Command)(replay)
 app.command(cls=Command)(record)
 app.command(cls=Command)(report)
+app.command(cls=Command)(watch)
 
 
 @app.command()

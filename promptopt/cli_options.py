@@ -72,4 +72,5 @@ Probe = Annotated[
 Config = Annotated[Path | None, typer.Option(help="file of options [promptopt.toml, if there is one]")]
 Out = Annotated[Path | None, typer.Option(help="run folder; an existing run there goes on")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the forecast, spend nothing")]
+Objectives = Annotated[str | None, typer.Option(help="score,prompt_tokens or score,cost: keep a front of prompts")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no notes, no progress")]

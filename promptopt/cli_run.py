@@ -81,8 +81,8 @@ def confirm(worst_usd: Decimal | None, models: Iterable[ModelSpec] = ()) -> None
         ConfigError: it was not given.
     """
     from promptopt.errors import ConfigError
-    from promptopt.outcome import dollars
     from promptopt.screen import clean
+    from promptopt.wording import dollars
 
     what = f"this may cost up to {dollars(worst_usd)}"
     if worst_usd is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptopt.outcome import dollars
+from promptopt.wording import dollars
 
 if TYPE_CHECKING:
     from promptopt.comparison import CompareResult

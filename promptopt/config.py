@@ -16,6 +16,7 @@ from promptopt import bound, data, named_budget, promptfile, template
 from promptopt.address import check_address
 from promptopt.decoding import decode
 from promptopt.errors import ConfigError, nearest
+from promptopt.front import read_objectives
 from promptopt.gate import normal_form, unfit
 from promptopt.ledger import Amount, limit_of
 from promptopt.secret import masked
@@ -59,6 +60,8 @@ class Settings:
             api_base, price_in, price_out, or any option of the provider, such as reasoning_effort.
         max_prompt_tokens: longest prompt; None = 2,000 or four times the initial prompt.
         race: rule of every race of the run: predictive, betting, paired-t or halving; None = the strategy's own.
+        objectives: names of what the search weighs, such as score,prompt_tokens or score,cost, as text or a
+            sequence; None = the score alone. Strategies that can then keep a front of prompts.
         probe: first ask each model once whether it takes its options; the calls count.
         out: folder of the run; None = a new one below `runs/`.
     """
@@ -84,6 +87,7 @@ class Settings:
     max_prompt_tokens: int | None = None
     race: str | None = None
     probe: bool = False
+    objectives: str | Sequence[str] | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +126,11 @@ class Settings:
             if price is not None and not bound.number(price, name, bound.MOST_PRICE) >= 0:
                 raise ConfigError(f"{name} is {price}; a price is at least 0 dollars per million tokens")
         check_address(self.api_base, "--api-base")
+        object.__setattr__(self, "objectives", read_objectives(self.objectives))
+        if self.race == "halving" and self.objectives is not None:
+            raise ConfigError(
+                "--race halving drops whoever scores less, however short; with --objectives take another"
+            )
         if self.out is not None:
             object.__setattr__(self, "out", Path(self.out))  # Python callers write it as text as well
         for name in ("model", "optimizer_model", "judge_model", "embedding_model"):
@@ -469,6 +478,8 @@ def options_of(source: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     options |= {f"budget-{key}": value for key, value in asdict(settings.budget).items()}
     skipped = ("budget", "options", "model_options", "out")
     options |= {key.replace("_", "-"): value for key, value in asdict(settings).items() if key not in skipped}
+    if settings.objectives is not None:
+        options["objectives"] = ",".join(settings.objectives)
     if settings.api_base is not None:
         options["api-base"] = masked(settings.api_base)
     options["set"] = dict(settings.options)

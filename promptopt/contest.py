@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from promptopt.asking import RunState
 from promptopt.errors import BudgetExhausted
 from promptopt.evaluation import fill_cells
 from promptopt.ledger import Lease
+from promptopt.progress import RaceNow
 from promptopt.stats import Race
 from promptopt.types import Candidate, Example
 
@@ -40,6 +41,8 @@ class Contest:
     Args:
         place: names this race, and no other of the run.
         note: journals an event of the branch.
+        sizes: returns float[C, m], the objectives besides the score, of candidates on examples; None = none.
+        seen: the examples that the race's scores stand on.
     """
 
     state: RunState
@@ -49,6 +52,8 @@ class Contest:
     blocks: Sequence[Sequence[Example]]
     place: str
     note: Callable[..., None]
+    sizes: Callable[[Sequence[Candidate], Sequence[Example]], NDArray[np.float64]] | None = None
+    seen: list[Example] = field(default_factory=list)
 
     async def run(self) -> bool:
         """Feed blocks to the race until it is over; return whether it ended on its own.
@@ -59,7 +64,10 @@ class Contest:
         blocks = [len(block) for block in self.blocks]
         arms = [candidate.id for candidate in self.candidates]
         self._tell("race", 0, candidates=arms, blocks=blocks, keep=self.race.keep)
-        is_complete = await self._feed()
+        try:
+            is_complete = await self._feed()
+        finally:
+            self.state.races.pop(self.place, None)
         self._count_saved(is_complete)
         return is_complete
 
@@ -67,6 +75,7 @@ class Contest:
         for i_block, block in enumerate(self.blocks):
             if self.race.is_over:
                 break
+            self._show()
             try:
                 table = await self._block_scores(block, f"{self.place}.{i_block}")
             except BudgetExhausted:
@@ -74,7 +83,10 @@ class Contest:
                     raise
                 self.note("race cut short", n_examples=self.race.n_seen)
                 return False
-            gone = self.race.observe(table)
+            sizes = None
+            if self.sizes is not None:
+                sizes = self.sizes([self.candidates[i] for i in self.race.alive], self.seen)
+            gone = self.race.observe(table, sizes)
             self._tell("block", i_block, n=self.race.n_seen, gone=[self.candidates[out.arm].id for out in gone])
             for out in gone:
                 self.note(
@@ -89,6 +101,11 @@ class Contest:
                 )
         return True
 
+    def _show(self) -> None:
+        """Tell whoever watches the run how far the race is."""
+        race, n_arms = self.race, len(self.candidates)
+        self.state.races[self.place] = RaceNow(len(race.alive), n_arms, race.keep, race.n_seen, race.n_items)
+
     async def _block_scores(self, block: Sequence[Example], place: str) -> NDArray[np.float64]:
         """Return float[alive, examples that all completed]; the others leave the race for everybody."""
         alive = [self.candidates[i] for i in self.race.alive]
@@ -102,6 +119,7 @@ class Contest:
                 self._drop_example(example, str(column[0].cause if column[0] else ""))
             elif None not in column:
                 usable.append(i)
+        self.seen.extend(block[i] for i in usable)
         if len(usable) < len(block):
             self.race.shrink(len(block) - len(usable))
         values = [[cell.score.value for i in usable if (cell := row[i]) is not None] for row in rows]

@@ -255,7 +255,9 @@ def _store(
     if _ids(pair) not in state.cells:
         state.n_unparsed += not score.is_parsed
         logprobs = outcome.logprobs if isinstance(outcome, Response) else None
-        state.keep(_ids(pair), Cell(key, score, output, cause, logprobs, rating.keys if rating else ()))
+        cost_usd = outcome.cost_usd if isinstance(outcome, Response) else None
+        rating_keys = rating.keys if rating else ()
+        state.keep(_ids(pair), Cell(key, score, output, cause, logprobs, rating_keys, cost_usd))
         state.journal.add_evaluation(
             *(candidate.id, example.id, 0),
             value=score.value if is_scored else None,

@@ -33,6 +33,8 @@ APPLICATION_ID = 0x50524F50  # "PROP": marks the file as ours
 
 # Kinds of events that hold what a run was given, and how it was set up.
 BRIEF, SETTINGS = "brief", "settings"
+# Kind of the one event that says how far the run is now; it hangs on time, and no run acts upon it.
+PROGRESS = "progress"
 
 _SCHEMA = """
 CREATE TABLE runs (run_id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, config TEXT NOT NULL);
@@ -216,6 +218,11 @@ class Journal:
         """Store an event of the search; the same event told again by a resumed run is ignored."""
         text = json.dumps(payload, ensure_ascii=False, default=str)
         self._write("INSERT OR IGNORE INTO events VALUES (?,?,?,?,?)", (self.run_id, path, number, kind, text))
+
+    def set_progress(self, payload: Mapping[str, Any]) -> None:
+        """Note how far the run is, for whoever watches it; only the latest note is kept."""
+        row = (self.run_id, "", 0, PROGRESS, json.dumps(payload, ensure_ascii=False))
+        self._write("INSERT OR REPLACE INTO events VALUES (?,?,?,?,?)", row)
 
     def forget_events(self, kind: str, paths: Sequence[str]) -> None:
         """Remove events at some places: an attempt that failed there is made anew."""

@@ -13,6 +13,7 @@ import numpy as np
 from promptopt import registry
 from promptopt.config import Settings
 from promptopt.errors import ConfigError
+from promptopt.front import COST
 from promptopt.gate import prompt_tokens
 from promptopt.label import N_TOP_LOGPROBS
 from promptopt.ledger import Amount
@@ -131,6 +132,7 @@ class Plan:
             "budget": {key: None if value is None else str(value) for key, value in asdict(budget).items()},
             **_label_identity(self.optimizer, task),
             **plugged_identity(self.source, task),
+            **({"objectives": list(self.settings.objectives)} if self.settings.objectives else {}),
         }
 
 
@@ -155,6 +157,7 @@ def make_plan(task: Task, settings: Settings, notes: tuple[str, ...] = ()) -> Pl
     needs = _needs(optimizer, task, settings)
     models = find_models(settings, needs, ("task", "optimizer"))
     _check_needs(name, optimizer, task)
+    _check_objectives(name, optimizer, task, settings, models["task"])
     said += [*unused_models(settings, needs), *check_images(task, models)]
     if "log-probabilities" in needs:
         seen = task if task.is_scored else task.without_targets()
@@ -223,6 +226,12 @@ def _pick_optimizer(task: Task, settings: Settings, said: list[str]) -> tuple[st
     """Return the strategy with its name; `auto` picks by whether there are labels, or scores that will do."""
     if settings.optimizer != "auto":
         return registry.make_optimizer(settings.optimizer, settings.options)
+    if settings.objectives is not None:
+        able = registry.weighing(settings.objectives)
+        name = next((n for n in able if not _lacks(registry.optimizer_class(n).requires, task)), "")
+        if name:
+            said.append(f"optimizer {name}, picked by auto: it weighs {' and '.join(settings.objectives)}")
+            return registry.make_optimizer(name, settings.options)
     if _is_labelled(task):
         name, reason = registry.AUTO, "the task has labels"
     elif not _lacks(registry.optimizer_class(registry.AUTO).requires, task):
@@ -346,6 +355,35 @@ def _check_needs(name: str, optimizer: registry.Optimizer, task: Task) -> None:
         instead = ", or score answers without targets: --metric judge:FILE.md" if lack == "scores" else ""
         why = f"{_why_unlabelled(task)}{instead}"
         raise ConfigError(f"optimizer {name!r} needs {lack}, and {why}; {_label_free(task)}")
+
+
+def _check_objectives(
+    name: str, optimizer: registry.Optimizer, task: Task, settings: Settings, spec: ModelSpec
+) -> None:
+    """Raise ConfigError where the strategy cannot weigh what the user wants weighed, or it cannot be known."""
+    wanted = settings.objectives
+    if wanted is None:
+        return
+    if not set(wanted) <= getattr(optimizer, "objectives", frozenset()):
+        able = ", ".join(registry.weighing(wanted)) or "none"
+        raise ConfigError(
+            f"optimizer {name!r} cannot weigh {' and '.join(wanted)}; these can: {able}; take one of them "
+            "(--optimizer), or leave --objectives out"
+        )
+    if COST not in wanted:
+        return
+    if spec.price_in is None:
+        raise ConfigError(
+            f"--objectives cost: the price of {spec.name} is unknown; tell it (--price-in, --price-out), or weigh "
+            "prompt_tokens instead"
+        )
+    if spec.is_free:
+        raise ConfigError(f"--objectives cost: {spec.name} costs nothing; weigh prompt_tokens instead")
+    if task.predict is not None:
+        raise ConfigError(
+            "--objectives cost: the task has a predict function of its own, whose answers may take several calls; "
+            "weigh prompt_tokens instead"
+        )
 
 
 def _check_minimum(name: str, sizing: Sizing, limit: Amount, n_proof: int, auto: str | None) -> None:

@@ -36,7 +36,7 @@ OPTION_KEYS = (
     *("input", "target", "image"),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
     *("auto", "budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
-    *("seed", "concurrency", "rpm", "tpm", "max-tokens", "max-prompt-tokens", "out", "probe"),
+    *("seed", "concurrency", "rpm", "tpm", "max-tokens", "max-prompt-tokens", "out", "probe", "objectives"),
     *("dry-run", "json", "quiet", "split", "examples", "fail-under", "failures"),
 )
 _NOT_IN_PROMPTS = ("prompt-file",)

@@ -52,6 +52,9 @@ class Optimizer(Protocol):
         when: when to choose it.
         presets: options by the name of the preset; `paper` is the published algorithm with its settings.
 
+    With `objectives` it says which it can weigh, the score among them, if the user asks for more than the score;
+    it then reads `study.objectives`, races by fronts, and names its front with `study.front`.
+
     It may also have `prefers`, as an attribute or a property that hangs on its options: what it uses if it is
     there (log-probabilities, embeddings). An option `max_demos` is the most demonstrations of a prompt; forecasts
     reckon that prompts come to have so many. One `show` is the failures that a request for a text shows.
@@ -88,6 +91,12 @@ def kind() -> plugin.Kind:
 def optimizer_names() -> tuple[str, ...]:
     """Return the names of all strategies, built in and installed."""
     return tuple(name for name in plugin.names(kind()) if name != "auto")
+
+
+def weighing(objectives: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the strategies that can weigh these objectives."""
+    names = optimizer_names()
+    return tuple(n for n in names if set(objectives) <= getattr(optimizer_class(n), "objectives", frozenset()))
 
 
 def uses(optimizer: Optimizer) -> frozenset[str]:

@@ -61,6 +61,38 @@ class PromptScores:
 
 
 @dataclass(frozen=True)
+class FrontPrompt:
+    """A prompt of a front.
+
+    Args:
+        prompt: in the format of the prompt file.
+        dev: score on the front's dev examples.
+        prompt_tokens: estimated tokens of the prompt without an example's input.
+        cost_per_1000_usd: dollars of 1,000 uses, as the answers to these examples cost; None = unknown.
+    """
+
+    prompt: str
+    dev: SplitScore
+    prompt_tokens: int
+    cost_per_1000_usd: float | None
+    is_best: bool
+    is_initial: bool
+
+
+@dataclass(frozen=True)
+class Front:
+    """Prompts of which none is better than another in every objective, best dev score first.
+
+    Args:
+        n: dev examples that all of them were scored on, and that the front was chosen by.
+    """
+
+    objectives: tuple[str, ...]
+    n: int
+    prompts: tuple[FrontPrompt, ...]
+
+
+@dataclass(frozen=True)
 class Judged:
     """A judge model's verdicts on the answers of best and initial prompt to the same test inputs.
 
@@ -166,6 +198,7 @@ class Result:
         unparsed: answers in which no answer could be found; they score 0.
         duration_s: seconds, over all sessions.
         warnings: what makes the outcome say little, each with its remedy.
+        front: where the search weighed several objectives; None = it did not.
     """
 
     status: Status
@@ -188,6 +221,7 @@ class Result:
     duration_s: float
     version: str
     warnings: tuple[str, ...] = ()
+    front: Front | None = None
     out: str | None = None
 
     def _repr_html_(self) -> str:
@@ -366,7 +400,34 @@ def make_result(
         unparsed=state.n_unparsed,
         duration_s=0.0,
         version=package_version(),
+        front=_front(plan, state, best, front_matter),
     )
+
+
+def _front(plan: Plan, state: RunState, best: Candidate, front_matter: str) -> Front | None:
+    """Return the front that the strategy named last; empty if it did not get there."""
+    if plan.settings.objectives is None:
+        return None
+    candidates, examples = state.front
+    prompts = []
+    for candidate in candidates:
+        cells = [state.cells[candidate.id, example.id] for example in examples]
+        dev = split_score([cell.score.value for cell in cells])
+        assert dev is not None
+        costs = [cell.cost_usd for cell in cells if cell.cause is None]
+        known = [cost for cost in costs if cost is not None]
+        is_known = len(known) == len(costs) > 0
+        prompts.append(
+            FrontPrompt(
+                prompt=promptfile.format_prompt(candidate.prompt, front_matter),
+                dev=dev,
+                prompt_tokens=prompt_tokens(candidate.prompt),
+                cost_per_1000_usd=float(1000 * sum(known, Decimal(0)) / len(known)) if is_known else None,
+                is_best=candidate.id == best.id,
+                is_initial=candidate.id == plan.task.initial.id,
+            )
+        )
+    return Front(state.objectives, len(examples), tuple(prompts))
 
 
 def warnings_of(result: Result, plan: Plan) -> tuple[str, ...]:

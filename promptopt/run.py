@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from promptopt import folder, promptfile
@@ -21,19 +20,23 @@ from promptopt.errors import (
 )
 from promptopt.evaluation import cell_call, fill_cells
 from promptopt.gate import Gate
-from promptopt.gateway import Gateway, RetryPolicy
+from promptopt.gateway import Call, Gateway, RetryPolicy
 from promptopt.journal import Journal
 from promptopt.ledger import Amount, Lease, Stop
+from promptopt.meter import Meter
 from promptopt.pacing import Pacing
 from promptopt.plan import PROOF_SHARE, Plan, finalists
 from promptopt.probe import probe
+from promptopt.progress import Progress, Stage
 from promptopt.proof import prove
 from promptopt.providers import LitellmTransport, ModelSpec, SimulatorTransport, Transport
 from promptopt.result import Improvement, Result, Status, make_result, warnings_of
 from promptopt.stats import RULES
 from promptopt.study import SearchSize, Study
 from promptopt.task import Task
-from promptopt.types import Candidate, Example, Phase, Role
+from promptopt.types import Candidate, Example, Phase, Response, Role
+
+_TELL_EVERY_S = 0.5
 
 
 class Run:
@@ -64,6 +67,7 @@ class Run:
         self.stop = Stop()
         self.state: RunState | None = None
         self.best: Candidate | None = None
+        self.progress: Progress | None = None
         self.n_answers_before = 0
         if transports is None:
             check_simulator(plan)
@@ -73,6 +77,8 @@ class Run:
         self._transports = transports
         self._retry = retry
         self._started = time.monotonic()
+        self._stage: Stage = "search"
+        self._meter = Meter(plan, 0.0)
         self._paid: dict[Phase, dict[bytes, Amount]] = {}
         self._size = SearchSize(plan.search_calls)
 
@@ -94,14 +100,20 @@ class Run:
             elapsed_before_s = journal.elapsed_s()
             session = journal.start_session(datetime.now(UTC).isoformat())
             self._started = time.monotonic() - elapsed_before_s
+            self._meter = Meter(self.plan, elapsed_before_s)
             self.state = state = self._make_state(journal)
             self._paid = state.carry_over(self.plan.worst_pair.tokens)
-            clock = asyncio.create_task(self._keep_time(journal, session, elapsed_before_s))
+            self._tell(state)
+            clock = asyncio.create_task(self._keep_time(state, session, elapsed_before_s))
             try:
                 status, reason, best = await self._search(state)
+                self.best = best
                 proof: Improvement | None = None
                 if status in ("completed", "budget_exhausted"):
                     status, reason, proof = await self._prove(state, status, reason, best)
+            except BaseException:
+                self._tell(state, "stopped")
+                raise
             finally:
                 clock.cancel()
             if status == "failed" and (over := self._over(state)):
@@ -112,7 +124,6 @@ class Run:
                     journal.forget_search()
             journal.set_elapsed(session, self.elapsed_s - elapsed_before_s)
             await journal.committed()
-            self.best = best
             result = replace(
                 make_result(self.plan, state, best, proof, self._front_matter),
                 status=status,
@@ -124,18 +135,32 @@ class Run:
             folder.write(self.folder / "best.md", promptfile.format_prompt(best.prompt, self._front_matter))
             folder.write_chat(self.folder, self.plan, best.prompt)
             folder.write(self.folder / "result.json", result.to_json())
+            self._tell(state, "ended")
             return result
 
     def _over(self, state: RunState) -> str:
         """Return what an endpoint that broke its reservation took above the whole budget; "" = it was kept."""
         return state.spent("search", "proof").minus(self.plan.limit).in_words()
 
-    async def _keep_time(self, journal: Journal, session: int, elapsed_before_s: float) -> None:
-        """Journal every second how long the session lasts, so that a kill does not stop the clock."""
+    async def _keep_time(self, state: RunState, session: int, elapsed_before_s: float) -> None:
+        """Journal now and then how far the run is and how long it lasts, so that a kill stops no clock."""
         while True:
-            await asyncio.sleep(1)
-            journal.set_elapsed(session, self.elapsed_s - elapsed_before_s)
-            await journal.committed()
+            await asyncio.sleep(_TELL_EVERY_S)
+            state.journal.set_elapsed(session, self.elapsed_s - elapsed_before_s)
+            self._tell(state)
+            await state.journal.committed()
+
+    def _tell(self, state: RunState, stage: Stage | None = None) -> None:
+        """Note how far the run is, for the screen and for whoever watches from another process."""
+        self._stage = stage or self._stage
+        made = (state, self._stage, self.elapsed_s, self.best)
+        self.progress = self._meter.sample(*made, is_stopping=self.stop.is_set)
+        state.journal.set_progress(asdict(self.progress))
+
+    def _inspect(self, call: Call, response: Response) -> ProviderError | None:
+        """Look at a live answer; return why it must be the last one."""
+        self._meter.note(call, response)
+        return broken_reservation(self.plan.models, self.plan.limit, call, response)
 
     @property
     def elapsed_s(self) -> float:
@@ -203,6 +228,7 @@ class Run:
         if initial.id not in {candidate.id for candidate in candidates}:
             candidates.append(initial)
         pairs = [(candidate, example) for candidate in candidates for example in self.plan.holdout]
+        self._tell(state, "choice")
         try:
             cells = await fill_cells(state, lease, "hold-out", pairs)
         except BudgetExhausted as error:
@@ -226,6 +252,7 @@ class Run:
         if not self.plan.task.test:
             return status, reason, None
         state.phase = "proof"
+        self._tell(state, "proof")
         lease = Lease(self.plan.limit.minus(state.spent("search", "proof")), self.stop)
         self._set_free(lease)
         try:
@@ -259,7 +286,7 @@ class Run:
             retry=self._retry,
             stop=self.stop,
             pacing=Pacing(plan.settings.rpm, plan.settings.tpm),
-            inspect=partial(broken_reservation, plan.models, plan.limit),
+            inspect=self._inspect,
         )
         seconds = plan.settings.budget.seconds
         if seconds is not None:
@@ -274,6 +301,7 @@ class Run:
             seed=plan.settings.seed,
             limits=plan.limit,
             rule=RULES.get(plan.settings.race or ""),
+            objectives=tuple(plan.settings.objectives or ("score",)),
         )
 
 

@@ -6,35 +6,26 @@ import difflib
 import os
 import re
 import sys
-import time
-import unicodedata
-from decimal import Decimal
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from promptopt.outcome import counted, dollars, lead, verdict
 from promptopt.report import NAME
+from promptopt.screen_live import LiveView
 from promptopt.task import UNSCORED
+from promptopt.verdict import lead, simulated_line, verdict
+from promptopt.wording import clean, console_of, counted, dollars, short, tail
 
 if TYPE_CHECKING:
     from promptopt.plan import Plan
-    from promptopt.result import Improvement, Result, SplitScore
+    from promptopt.result import Front, Improvement, Result, SplitScore
     from promptopt.run import Run
     from promptopt.types import Demo, Role
 
+__all__ = ["Screen", "clean", "console_of", "counted", "dollars", "short", "tail", "verdict", "word_difference"]
+
 _N_SHOWN = 3
-_LINE_EVERY_S = 5.0
-_PIPE_WIDTH = 100
-
-
-def clean(text: str) -> str:
-    """Return `text` without control and formatting characters: it may come from a model or from data."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�" for c in text
-    )
 
 
 class Screen:
@@ -49,10 +40,7 @@ class Screen:
         self._err = console_of(err or sys.stderr)
         self._is_quiet = is_quiet
         self._is_stopping = False
-        self._is_watching = False
-        self._is_ended = False
-        self._last_line = ""
-        self._last_at = time.monotonic()
+        self._live = LiveView(self._err)
 
     def plan(self, plan: Plan) -> None:
         """Show what was decided and what it will cost, before anything is spent."""
@@ -92,51 +80,25 @@ class Screen:
             )
 
     def watch(self, run: Run) -> None:
-        """Show the progress of a run: one line, renewed on a terminal, told now and then elsewhere."""
+        """Show the progress of a run: a few lines, renewed, on a terminal; a line now and then elsewhere."""
         if run.stop.is_set and not self._is_stopping:
             self._is_stopping = True
-            self._end_line()
             self._say("stopping: waiting for the calls in flight (Ctrl-C again leaves at once)")
-        if self._is_quiet or run.state is None:
-            return
-        line = _progress_line(run)
-        if self._err.is_terminal:
-            self._is_watching = True
-            self._err.file.write(f"\r\x1b[K{clean(line)[: self._err.width - 1]}")
-            self._err.file.flush()
-        elif line != self._last_line and time.monotonic() - self._last_at >= _LINE_EVERY_S:
-            self._say(line)
-            self._last_at = time.monotonic()
-        self._last_line = line
+        if not self._is_quiet and run.progress is not None:
+            self._live.show(run.progress)
 
     def end_watch(self, run: Run) -> None:
-        """Close the progress line; it stays with its last figures."""
-        self._end_line()
-        if self._is_quiet or run.state is None:
-            return
-        if not self._is_ended:
-            self._is_ended = True
-            self._say(_progress_line(run))
+        """Close the view of the progress; its last figures stay."""
+        self._live.end(None if self._is_quiet else run.progress)
 
     def clear(self) -> None:
-        """Take the progress line away."""
-        self._end_line()
-
-    def _end_line(self) -> None:
-        if self._is_watching:
-            self._err.file.write("\r\x1b[K")
-            self._err.file.flush()
-            self._is_watching = False
+        """Take the view of the progress away."""
+        self._live.end(None)
 
     def result(self, result: Result, run: Run) -> None:
         """Show the outcome: verdict, table, difference of the prompts, examples, where everything lies."""
-        simulated = [role for role, model in result.models.items() if model["is_simulated"]]
-        if len(simulated) == len(result.models):
-            self._print("SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
-        elif simulated:
-            self._print(
-                f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in.", "yellow"
-            )
+        if label := simulated_line(result):
+            self._print(label, "yellow")
         self._print(verdict(result), "bold")
         for warning in result.warnings:
             self._print(f"Warning: {warning}", "yellow")
@@ -144,6 +106,8 @@ class Screen:
         with self._out.capture() as table:
             self._out.print(_score_table(result), soft_wrap=False)
         self._print("\n".join(line.rstrip() for line in Text.from_ansi(table.get()).plain.splitlines()))
+        if result.front is not None:
+            self._front(result.front)
         self._difference(run, result)
         self._changed_examples(result, run)
         if result.out:
@@ -154,6 +118,23 @@ class Screen:
     def report(self, result: Result) -> None:
         """Show where the report lies."""
         self._print(f"The report, for a browser: {result.out}{os.sep}{NAME}")
+
+    def _front(self, front: Front) -> None:
+        """Show the prompts of which none is better in every objective, with their figures."""
+        if not front.prompts:
+            self._print("\nNo front: the search ended before its first race did.", "bold")
+            return
+        what = ", ".join(front.objectives)
+        self._print(
+            f"\nFront of {what}: none of these {counted(len(front.prompts), 'prompt')} is better in all.", "bold"
+        )
+        self._print(
+            f"Dev scores on the same {counted(front.n, 'example')}, by which the search chose them; the texts "
+            "stand in result.json"
+        )
+        with self._out.capture() as table:
+            self._out.print(_front_table(front), soft_wrap=False)
+        self._print("\n".join(line.rstrip() for line in Text.from_ansi(table.get()).plain.splitlines()))
 
     def _difference(self, run: Run, result: Result) -> None:
         before, after = run.plan.task.initial, run.best.prompt if run.best else run.plan.task.initial
@@ -191,14 +172,6 @@ class Screen:
 
     def _say(self, line: str) -> None:
         self._err.print(Text(clean(line)))
-
-
-def console_of(file: TextIO) -> Console:
-    """Return a console that shows texts as they are: no markup, no emoji names, no folding but in tables."""
-    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
-    return console
 
 
 def _models(plan: Plan) -> str:
@@ -277,31 +250,6 @@ def _forecast_line(plan: Plan) -> str:
     return f"{line} ({forecast.n_certain} are certain, the others if calls cost what they usually do)"
 
 
-def _progress_line(run: Run) -> str:
-    state = run.state
-    assert state is not None
-    calls = sum(tally.calls for tally in state.tallies.values())
-    costs = [tally.cost_usd for tally in state.tallies.values()]
-    cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
-    budget = run.plan.settings.budget
-    limits = [f"of {budget.calls}" if budget.calls else "", f"of ${budget.usd}" if budget.usd else ""]
-    parts = [
-        f"{state.phase}",
-        f"{calls} {limits[0]} calls".replace("  ", " "),
-        f"{dollars(cost)} {limits[1]}".strip(),
-        f"{counted(len(state.tried), 'prompt')} tried",
-        f"{state.n_accepted} accepted",
-    ]
-    if state.proposals:
-        scores = state.dev_scores(state.proposals[-1].id)
-        if scores:
-            parts.append(f"best {100 * sum(scores) / len(scores):.1f}% on {len(scores)} dev examples")
-    if state.gateway.n_failed:
-        last = short(state.gateway.last_failure, 80)
-        parts.append(f"{state.gateway.n_failed} attempts failed" + (f", last: {last}" if last else ""))
-    return f"{' | '.join(parts)} | {run.elapsed_s:.0f} s"
-
-
 def _score_table(result: Result) -> Table:
     """Return the figures of a run: both prompts side by side, then what holds of the whole run."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
@@ -326,6 +274,19 @@ def _score_table(result: Result) -> Table:
     both.add_row("")
     both.add_row(whole)
     return both
+
+
+def _front_table(front: Front) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("dev score", no_wrap=True)
+    for title in ("prompt tokens", "$ of 1,000 uses"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for prompt in front.prompts:
+        cost = "unknown" if prompt.cost_per_1000_usd is None else f"{prompt.cost_per_1000_usd:.4f}"
+        marks = ["best"] * prompt.is_best + ["yours"] * prompt.is_initial
+        table.add_row(_split(prompt.dev), f"{prompt.prompt_tokens:,}", cost, ", ".join(marks))
+    return table
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
@@ -380,15 +341,3 @@ def _split(score: SplitScore | None) -> str:
         return "-"
     low, high = score.ci95
     return f"{100 * score.score:.1f}% ({100 * low:.1f}-{100 * high:.1f}, n={score.n})"
-
-
-def short(text: str, width: int) -> str:
-    """Return the beginning of a text on one line."""
-    line = " ".join(clean(text).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def tail(text: str, width: int) -> str:
-    """Return the end of a reply on one line: there stands the answer."""
-    line = " ".join(clean(text).split())
-    return line if len(line) <= width else "…" + line[-(width - 1) :]

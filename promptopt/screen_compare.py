@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from promptopt.compare_words import percent, points, spend_line
-from promptopt.outcome import counted, dollars
 from promptopt.screen import Screen, clean, console_of, short
+from promptopt.wording import counted, dollars
 
 if TYPE_CHECKING:
     from promptopt.comparing import Comparing

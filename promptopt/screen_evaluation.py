@@ -7,10 +7,10 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from promptopt.outcome import counted, dollars
 from promptopt.result import SplitScore
 from promptopt.scoring import Estimate, Evaluating, Evaluation, Failure
 from promptopt.screen import clean, console_of, short, tail
+from promptopt.wording import counted, dollars
 
 _MOST_SHOWN = 160
 

@@ -11,13 +11,14 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptopt import judging, label
+from promptopt import front, judging, label
 from promptopt.asking import N_ROUNDS, Cell, RunState, ask_all, note_gaps
 from promptopt.contest import Contest, Survivors
 from promptopt.embedding import ngram_vectors
@@ -37,7 +38,7 @@ from promptopt.gateway import Call
 from promptopt.journal import Step
 from promptopt.judging import Hearing, Verdict
 from promptopt.ledger import Amount, Lease
-from promptopt.stats import Predictive, Race, Rule, block_size, blocks
+from promptopt.stats import SAME, Predictive, Race, Rule, block_size, blocks
 from promptopt.tape import nearest_difference
 from promptopt.task import Task
 from promptopt.template import render_inputs, substitute, tagged
@@ -152,6 +153,29 @@ class Study:
         dev = sum(scores) / len(scores) if scores else None
         calls = sum(tally.calls for tally in self._state.tallies.values())
         self.note("proposal", candidate=candidate.id, calls=calls, dev=dev, n=len(scores))
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the user wants weighed: the score, and with `--objectives` also prompt_tokens or cost."""
+        return self._state.objectives
+
+    def front(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Return those of `candidates` that none of them dominates, best score first; the result lists them.
+
+        They are compared on all dev examples that each of them was scored on; where there is none, they are the
+        first of `candidates`. The latest call counts. Free, and callable at the root between maps only.
+        """
+        assert not self._path, "the front may be named at the root of a run only"
+        common = [e for e in self.task.dev if all((c.id, e.id) in self._state.cells for c in candidates)]
+        if not common:
+            return tuple(candidates[:1])
+        losses = self._sizes(candidates, common)
+        chosen = [i for i, rank in enumerate(front.ranks(losses)) if rank == 0]
+        chosen.sort(key=lambda i: (*np.round(losses[i] / SAME), i))
+        found = tuple(candidates[i] for i in chosen)
+        self._state.front = (found, tuple(common))
+        self.note("front", candidates=[c.id for c in found], n_examples=len(common))
+        return found
 
     def tokens(self, candidate: Candidate) -> int:
         """Estimate the tokens of a candidate's prompt without an example's input."""
@@ -345,6 +369,7 @@ class Study:
         max_blocks: int | None = None,
         is_shuffled: bool = True,
         drops_remainder: bool = False,
+        by_fronts: bool = False,
     ) -> Survivors:
         """Return the best `keep` of `candidates`, spending evaluations only where they can change that.
 
@@ -359,6 +384,8 @@ class Study:
             max_blocks: None = until all examples are used.
             is_shuffled: False keeps the examples' order in every race.
             drops_remainder: leave out the last, shorter block.
+            by_fronts: weigh all `objectives`: a candidate leaves when `keep` others have been shown to dominate
+                it, and who is left at the end survives by fronts and crowding distance (promptopt.front).
 
         Raises:
             BudgetExhausted: not even one block fits.
@@ -385,9 +412,15 @@ class Study:
         )
         cut = [pool[s] for s in slices]
         place = f"{self._path_text}:{ordinal}"
-        is_complete = await Contest(self._state, self._lease, race, candidates, cut, place, self.note).run()
+        sizes = partial(self._sizes, with_score=False) if by_fronts else None
+        contest = Contest(self._state, self._lease, race, candidates, cut, place, self.note, sizes)
+        is_complete = await contest.run()
         means = dict(zip(race.alive, race.means, strict=True))
         kept = race.ranking()[:keep]
+        if by_fronts:
+            ranked = race.ranking()
+            rows = self._sizes([candidates[i] for i in ranked], contest.seen)
+            kept = tuple(ranked[i] for i in front.survivors(rows, keep))
         return Survivors(
             tuple(candidates[i] for i in kept), tuple(means[i] for i in kept), race.n_seen, is_complete
         )
@@ -455,6 +488,11 @@ class Study:
         self._state.fresh_gaps.clear()  # what was written now hangs on the decisions that they led to
         note_gaps(self._state, spot, refused)
         return [None if isinstance(outcome, ProviderError) else outcome.text for outcome in outcomes]
+
+    def _sizes(
+        self, candidates: Sequence[Candidate], examples: Sequence[Example], *, with_score: bool = True
+    ) -> NDArray[np.float64]:
+        return np.array(self._state.losses(candidates, examples, with_score=with_score), dtype=np.float64)
 
     def _question(self, example: Example) -> str:
         return render_inputs([(column, example.inputs[column]) for column in self.task.shown_columns])

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from promptopt import errors
 from promptopt.errors import ConfigError, JournalError
-from promptopt.journal import Journal, check_schema
+from promptopt.journal import PROGRESS, Journal, check_schema
 from promptopt.types import Phase, Role
 
 Row = dict[str, Any]
@@ -127,7 +127,10 @@ _COLUMNS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "sessions": {"started_at": _is_text, "elapsed_s": _is_seconds},
 }
 TABLES = tuple(_COLUMNS)
-_ANSWERS = "WHERE answer_id IN (SELECT answer_id FROM uses WHERE run_id = ?)"
+_WHERE: Mapping[str, str] = {
+    "answers": "WHERE answer_id IN (SELECT answer_id FROM uses WHERE run_id = ?)",
+    "events": f"WHERE run_id = ? AND kind != '{PROGRESS}'",  # which hangs on time
+}
 
 
 def rows_of(path: Path, run: str = "run") -> Iterator[tuple[str, Row]]:
@@ -142,7 +145,7 @@ def rows_of(path: Path, run: str = "run") -> Iterator[tuple[str, Row]]:
             if found is None:
                 raise JournalError(f"{path} holds no run; name the folder of a finished `promptopt optimize`")
             for table, columns in _COLUMNS.items():
-                where = _ANSWERS if table == "answers" else "WHERE run_id = ?"
+                where = _WHERE.get(table, "WHERE run_id = ?")
                 sql = f"SELECT {', '.join(columns)} FROM {table} {where} ORDER BY 1, 2, 3"
                 if table == "sessions":
                     sql = f"SELECT {', '.join(columns)} FROM {table} {where} ORDER BY session_id"

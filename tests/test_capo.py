@@ -118,6 +118,8 @@ def test_another_rule_is_another_run(tmp_path: Path) -> None:
         settings = Settings(model="sim", optimizer="capo", budget=Budget(calls=200), race=race)
         with pytest.raises(ConfigError, match=message) if message else nullcontext():
             asyncio.run(make_run(tmp_path, Scripted(model), settings=settings).execute())
+    with pytest.raises(ConfigError, match="--race halving drops"):
+        Settings(model="sim", race="halving", objectives="score,prompt_tokens")
     for wrong in ("halved", "", ["halving"]):
         with pytest.raises(ConfigError, match="--race"):
             Settings(model="sim", race=wrong)  # type: ignore[arg-type]

@@ -35,10 +35,12 @@ FLOORS = {
         "named_budget",
         "plugin",
         "transcript",
+        "progress",
     },
     2: {"providers", "gateway", "pacing", "facts", "reply", "failure", "simulator", "protocol", "tape"},
     3: {
         "gate",
+        "front",
         "tokens",
         "label",
         "embedding",
@@ -64,7 +66,8 @@ FLOORS = {
         "sizing",
         "plan",
         "result",
-        "outcome",
+        "verdict",
+        "wording",
         "result_file",
         "folder",
         "brief",
@@ -72,6 +75,8 @@ FLOORS = {
         "replaying",
         "probe",
         "proof",
+        "meter",
+        "watching",
         "run",
         "scoring",
         "judge_check",
@@ -86,6 +91,7 @@ FLOORS = {
     },
     6: {
         "screen",
+        "screen_live",
         "catalogue",
         "fault",
         "server",
@@ -98,6 +104,7 @@ FLOORS = {
         "cli_compare",
         "screen_compare",
         "cli_report",
+        "cli_watch",
         "pytest_plugin",
         "command",
         "screen_evaluation",
@@ -113,7 +120,14 @@ HEAVY += ("jinja2", "matplotlib")
 def modules() -> list[tuple[str, Path]]:
     """Return (module below promptopt, file) of all three folders."""
     found = [(path.stem, path) for path in (ROOT / "promptopt").glob("*.py") if path.stem != "__init__"]
-    folders = ("promptopt/simulator", "promptopt/stats", "promptopt/report", "promptopt/testing", "tasks", "optimizers")
+    folders = (
+        "promptopt/simulator",
+        "promptopt/stats",
+        "promptopt/report",
+        "promptopt/testing",
+        "tasks",
+        "optimizers",
+    )
     for folder in folders:
         found += [(folder.rpartition("/")[2], path) for path in (ROOT / folder).rglob("*.py")]
     return found

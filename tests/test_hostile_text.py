@@ -198,16 +198,18 @@ def test_a_terminal_gets_the_codes_of_the_program_alone(tmp_path: Path, monkeypa
     task = replace(task, test=(replace(task.test[0], id=f"x{ESCAPES}"), *task.test[1:]))
     run = make_run(tmp_path, Scripted(lambda request: model(request) + ESCAPES), task=task)
     result = asyncio.run(run.execute())
-    assert run.state is not None
-    run.state.gateway.n_failed, run.state.gateway.last_failure = 3, f"no{ESCAPES}\nProven: +50 points"
+    assert run.progress is not None
+    failure = f"no{ESCAPES}\nProven: +50 points"
+    run.progress = replace(run.progress, stage="search", n_failed=3, last_failure=failure)
     out, err = Terminal(), Terminal()
     screen = Screen(out=out, err=err)
     screen.start(run)
     screen.watch(run)
     screen.end_watch(run)
     screen.result(replace(result, warnings=(ESCAPES,), reason=ESCAPES), run)
-    own = re.compile(r"\r\x1b\[K|\x1b\[[0-9;]*m")  # its progress line, and colours
+    own = re.compile(r"\r?\x1b\[2K|\x1b\[1A|\x1b\[[0-9;]*m")  # its renewed lines, and colours
     assert own.search(err.getvalue())
+    assert "failure" in err.getvalue()
     for text in (out.getvalue(), err.getvalue()):
         assert steers(own.sub("", text)) == []
         assert not re.search("^Proven: .50", text, re.MULTILINE)

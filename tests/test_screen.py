@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from scripted import Scripted, make_run, make_task, model
+from terminal import Emulator, Terminal
 
 from promptopt.config import Settings
 from promptopt.plan import make_plan
@@ -17,11 +18,6 @@ from promptopt.result import Improvement, Result
 from promptopt.run import Run
 from promptopt.screen import Screen, clean, dollars, verdict, word_difference
 from promptopt.types import Budget, Example
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture(autouse=True)
@@ -135,14 +131,16 @@ def test_stopping_is_said_once(tmp_path: Path) -> None:
         screen.watch(run)
     screen.end_watch(run)
     screen.end_watch(run)
-    text = err.getvalue()
-    assert text.count("stopping:") == 1
-    assert text.count("\n") == 2
-    last = text.splitlines()[-1]
-    assert "300 of 300 calls" in last
+    lines = Emulator(err.getvalue()).lines
+    assert lines[0].startswith("stopping:")
+    assert [line.partition(" ")[0] for line in lines].count("stopping:") == 1
+    assert lines[1].startswith("SIMULATED MODEL  ended: ")
+    rows = {line[:9].strip(): line[9:] for line in lines}
+    assert len(rows) == len(lines), "each line stands there once"
+    assert rows["calls"].endswith(" 300 of 300")
     assert run.state is not None
     n_accepted = sum(proposal.id != run.plan.task.initial.id for proposal in run.state.proposals)
-    assert f" | {len(run.state.tried)} prompts tried | {n_accepted} accepted | best " in last
+    assert rows["prompts"] == f"{len(run.state.tried)} tried, {n_accepted} accepted"
 
 
 def test_pipe_gets_few_lines_and_no_controls(tmp_path: Path) -> None:
@@ -153,6 +151,10 @@ def test_pipe_gets_few_lines_and_no_controls(tmp_path: Path) -> None:
         screen.watch(run)
     screen.end_watch(run)
     assert err.getvalue().count("\n") == 1
+    assert "300 of 300 calls" in err.getvalue()
+    assert run.state is not None
+    n_accepted = sum(proposal.id != run.plan.task.initial.id for proposal in run.state.proposals)
+    assert f" | {len(run.state.tried)} prompts tried | {n_accepted} accepted | best " in err.getvalue()
     assert "\x1b" not in err.getvalue()
     assert "\r" not in err.getvalue()
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from promptopt import promptfile
 from promptopt.errors import ConfigError
-from promptopt.outcome import dollars
 from promptopt.report.difference import pieces
 from promptopt.report.page import fragment
 from promptopt.report.words import headline_of, split
 from promptopt.result import Result
+from promptopt.wording import dollars
 
 if TYPE_CHECKING:
     import pandas

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from promptopt.outcome import verdict
 from promptopt.result import Result, SplitScore
+from promptopt.verdict import verdict
 
 MOST_TEXT = 8_000  # characters of one text, the prompts to copy aside
 TITLES = {

@@ -85,6 +85,13 @@ class Race:
     Length penalties steer eliminations only. They enter as v = (s + P - p_i) / (1 + P), which lies in
     [0, 1] again, so the betting test stays valid: for the order of the penalised scores s - p_i.
 
+    With several objectives, `observe` gets the others' values as well, lower is better. Then only an arm that is
+    no larger in any of them counts against another: an arm leaves when `keep` such arms have each beaten it, or
+    are out of its reach. If they are indeed better, each of them dominates it and stands on an earlier front, so
+    it cannot be among the `keep` best by fronts (promptopt.front). The rule's guarantee then holds for every arm
+    that fewer than `keep` arms dominate on the whole pool ("all": all of these at once), where the other
+    objectives are known exactly, as lengths are; of a cost that is only estimated, nothing is guaranteed.
+
     Args:
         n_items: N, the size of the pool.
         keep: how many arms are wanted, at least 1.
@@ -118,6 +125,7 @@ class Race:
         self._tokens, self._births = np.asarray(tokens), np.asarray(births)
         self._price = price
         self._top_price = float(price.max(initial=0.0))
+        self._has_sizes = False
         self._alive: NDArray[np.intp] = np.arange(n_arms)
         self._scores: Floats = np.zeros((n_arms, 0))  # rows: alive arms; columns: items seen
         self._start()
@@ -142,13 +150,14 @@ class Race:
         """Mean scores of the arms in `alive`, unpenalised, on the items seen; NaN before the first."""
         return tuple((self._total / self.n_seen if self.n_seen else self._total * np.nan).tolist())
 
-    def observe(self, scores: ArrayLike) -> tuple[Elimination, ...]:
+    def observe(self, scores: ArrayLike, sizes: ArrayLike | None = None) -> tuple[Elimination, ...]:
         """Take the next block and drop the arms that have fallen behind.
 
         Only complete blocks: the scores of all arms in `alive`, on the next items of the permutation.
 
         Args:
             scores: float[len(alive), b], in [0, 1], none missing; b may vary from block to block.
+            sizes: float[len(alive), m], the other objectives as known now, lower is better; None = none.
 
         Returns:
             The arms that leave, with the reason; all leave at once, so their order means nothing.
@@ -158,12 +167,21 @@ class Race:
         assert block.shape == (n_alive, block.size // max(n_alive, 1)), f"{block.shape=}, {n_alive=}"
         assert self.n_seen + block.shape[1] <= self.n_items, "more items than the pool holds"
         assert bool(((block >= 0) & (block <= 1)).all()), "scores must lie in [0, 1], none missing"
+        if sizes is not None and not self._has_sizes:
+            assert self.n_seen == 0, "sizes from the first block on, or never"
+            self._has_sizes = True
+            self._start()
         for column in block.T:
             self._see(column)
         self._scores = np.hstack([self._scores, block])
         if block.shape[1] == 0:
             return ()
-        leaving = self._judge()
+        no_larger = None
+        if sizes is not None:
+            rows = np.asarray(sizes, dtype=np.float64)
+            assert rows.shape[0] == n_alive, f"{rows.shape=}, {n_alive=}"
+            no_larger = np.asarray((rows[:, None, :] <= rows[None, :, :]).all(axis=2))
+        leaving = self._judge(no_larger)
         self._remove({elimination.arm for elimination in leaving})
         return leaving
 
@@ -193,7 +211,11 @@ class Race:
         self._test: PairTest | None = None
         if not isinstance(self.rule, Halving):
             between: Floats = offset[None, :] - offset[:, None]  # p_i - p_j: added to s_j - s_i
-            field = Field(self._n_arms, self.n_items, self.keep, between, self._top_price)
+            # by fronts, more arms are protected, and any arm that is no better may wrongly drop one of them
+            n_protected, n_rivals = self.keep, self._n_arms - self.keep
+            if self._has_sizes:
+                n_protected, n_rivals = self._n_arms, self._n_arms - 1
+            field = Field(self._n_arms, self.n_items, n_protected, n_rivals, between, self._top_price)
             self._test = self.rule.begin(field)
 
     def _see(self, column: Floats) -> None:
@@ -204,16 +226,23 @@ class Race:
         if self._test is not None:
             self._test.update(d)
 
-    def _judge(self) -> tuple[Elimination, ...]:
-        """Return who has to leave, looking at all items seen."""
+    def _judge(self, no_larger: Bools | None) -> tuple[Elimination, ...]:
+        """Return who has to leave, looking at all items seen.
+
+        Args:
+            no_larger: bool[j, i], whether j is no larger than i in any other objective; None = there is none.
+        """
         if isinstance(self.rule, Halving):
+            assert no_larger is None, "halving drops whoever scores less, however small"
             return self._halve(self.rule)
         assert self._test is not None
         place = self._places()
         # the strict order: without it, two arms within eps of each other could drop each other
-        precedes = place[:, None] < place[None, :]
-        out_of_reach = () if isinstance(self.rule, PairedT) else self._out_of_reach()
-        return self._eliminate(self._test.beats() & precedes, self._test.strength(), out_of_reach)
+        may_count = place[:, None] < place[None, :]
+        if no_larger is not None:
+            may_count &= no_larger
+        out_of_reach = {} if isinstance(self.rule, PairedT) else self._out_of_reach(no_larger)
+        return self._eliminate(self._test.beats() & may_count, self._test.strength(), out_of_reach)
 
     def _halve(self, rule: Halving) -> tuple[Elimination, ...]:
         """Return those beyond the places that are left, each with the last one that stays as its killer."""
@@ -241,20 +270,29 @@ class Race:
         totals: Floats = (self._total + self.n_seen * (top - self._price[self._alive])) / (1 + top)
         return totals
 
-    def _out_of_reach(self) -> tuple[int, ...]:
-        """Return rows that cannot reach the `keep`-th best sum of v even with v = 1 on all that is left."""
+    def _out_of_reach(self, no_larger: Bools | None) -> dict[int, int]:
+        """Return rows that cannot reach the `keep`-th best sum of v even with v = 1 on all that is left.
+
+        Returns:
+            With each of them the row of that best one, among those that count against it.
+        """
         totals = self._value_totals()
         if totals.size <= self.keep:
-            return ()
-        mark = np.sort(totals)[-self.keep]
+            return {}
         reachable = totals + (self.n_items - self.n_seen)
-        return tuple(np.flatnonzero(reachable < mark - SAME).tolist())
+        if no_larger is None:
+            mark, last = np.sort(totals)[-self.keep], int(self._order(totals)[self.keep - 1])
+            return dict.fromkeys(np.flatnonzero(reachable < mark - SAME).tolist(), last)
+        is_ahead = (reachable[None, :] < totals[:, None] - SAME) & no_larger
+        order = self._order(totals)
+        rivals = {i: order[is_ahead[order, i]] for i in np.flatnonzero(is_ahead.sum(axis=0) >= self.keep).tolist()}
+        return {i: int(rows[self.keep - 1]) for i, rows in rivals.items()}
 
     def _eliminate(
         self,
         beats: Bools,
         strength: Floats,
-        out_of_reach: tuple[int, ...],
+        out_of_reach: dict[int, int],
     ) -> tuple[Elimination, ...]:
         """Return what follows from bool[j, i] `beats` with its float[j, i] `strength`, and curtailment."""
         order = self._order(self._value_totals())
@@ -265,7 +303,7 @@ class Race:
                 j = int(rivals[np.argsort(-strength[rivals, i], kind="stable")][self.keep - 1])
                 gone.append(self._elimination(i, j, float(strength[j, i]), "beaten"))
             elif i in out_of_reach:
-                gone.append(self._elimination(i, int(order[self.keep - 1]), None, "curtailed"))
+                gone.append(self._elimination(i, out_of_reach[i], None, "curtailed"))
         return tuple(gone)
 
     def _elimination(self, i: int, j: int, strength: float | None, reason: Reason) -> Elimination:

@@ -40,14 +40,16 @@ class Field:
     Args:
         n_arms: K, at the start.
         n_items: N, the size of the pool.
-        keep: how many arms are wanted.
+        n_protected: arms that should not be lost: the best `keep`.
+        n_rivals: arms that may wrongly drop one of these: K - keep.
         offset: float[j, i], p_i - p_j: what the length penalties add to s_j - s_i.
         top_price: the largest penalty, P: with penalties, d is (s_j - s_i + offset) / (1 + P), in [-1, 1] again.
     """
 
     n_arms: int
     n_items: int
-    keep: int
+    n_protected: int
+    n_rivals: int
     offset: Floats
     top_price: float
 
@@ -101,7 +103,7 @@ class Predictive:
 
     def begin(self, field: Field) -> PairTest:
         """Return the tests before the first item."""
-        return _Prediction(field, self.alpha / max(field.n_arms - field.keep, 1), self.eps)
+        return _Prediction(field, self.alpha / max(field.n_rivals, 1), self.eps)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Betting:
 
     def begin(self, field: Field) -> PairTest:
         """Return the tests before the first item."""
-        factor = field.keep if self.protect == "all" else 1
+        factor = field.n_protected if self.protect == "all" else 1
         return _Bets(field, log(factor * max(field.n_arms - 1, 1) / self.alpha), self.eps)
 
 

@@ -1,24 +1,18 @@
-"""The outcome of a run in words, the same on screens, pages and in notebooks."""
+"""The outcome of a run in one plain sentence."""
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from promptopt.result import Improvement, Result
+from promptopt.result import Improvement, Result
 
 
-def dollars(amount: Decimal | None) -> str:
-    """Return an amount of dollars as text; None is unknown, not free."""
-    if amount is None:
-        return "unknown cost"
-    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
-
-
-def counted(n: int, word: str) -> str:
-    """Return a number of things with their word in the right number."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
+def simulated_line(result: Result) -> str:
+    """Return the sentence that labels figures of the built-in stand-in; "" = every model is real."""
+    simulated = [role for role, model in result.models.items() if model["is_simulated"]]
+    if not simulated:
+        return ""
+    if len(simulated) == len(result.models):
+        return "SIMULATED MODEL: these figures say nothing about a real one."
+    return f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in."
 
 
 def verdict(result: Result) -> str:
