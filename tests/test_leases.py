@@ -20,7 +20,7 @@ from nested import NESTED
 from timing import ORDERS, Ordered
 
 from promptopt.errors import ConfigError
-from promptopt.plan import Plan
+from promptopt.plan import N_FINALISTS, Plan
 from promptopt.registry import BUILT_IN
 from promptopt.simulator import Simulator
 from promptopt.testing import difference, outcome
@@ -90,7 +90,9 @@ class Timed:
         """Return the budget of a kind at a place between the least one and all that a usual run takes."""
         subject = self.subject
         if kind == "calls":
-            return Budget(calls=round(subject.least_calls + place * (subject.calls - subject.least_calls)))
+            # else a hold-out comes with large budgets only
+            least = subject.least_calls + (N_FINALISTS + 1) * self.n_held
+            return Budget(calls=round(least + place * (subject.calls - least)))
         used = usual(self.name)[kind]
         least = next(factor for factor in factors() if self.is_accepted(one_of(kind, used * factor)))
         most = max(Decimal("1.1"), least * 2)
