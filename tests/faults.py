@@ -53,7 +53,7 @@ def error_of(kind: str) -> Exception:
 
 @dataclass
 class Faulty:
-    """The simulator in every role; a share of the calls fails, by the request and the number of its attempts.
+    """The simulator in every role; of each ten attempts a seeded choice fails, so that the share is exact.
 
     Args:
         kinds: of failure, equally likely; () = none.
@@ -77,9 +77,10 @@ class Faulty:
     async def send(self, request: Request, timeout_s: float) -> Response:
         self.n_sent += 1
         self.attempts[request.digest] += 1
-        draw = random.Random(digest(request.digest, str(self.attempts[request.digest]), *self.kinds))
-        if self.kinds and self.n_sent > self.n_good and draw.random() < self.share:
-            kind = draw.choice(self.kinds)
+        ten, place = divmod(self.n_sent, 10)
+        failing = random.Random(digest(str(ten), *self.kinds)).sample(range(10), round(10 * self.share))
+        if self.kinds and self.n_sent > self.n_good and place in failing:
+            kind = random.Random(digest(request.digest, str(self.attempts[request.digest]))).choice(self.kinds)
             self.failed[kind] += 1
             await self._fail(kind)
         await asyncio.sleep(0)
