@@ -36,8 +36,8 @@ OPTION_KEYS = (
     *("input", "target", "image"),
     *("optimizer-model", "judge-model", "embedding-model", "api-base", "price-in", "price-out"),
     *("auto", "budget-usd", "budget-calls", "budget-tokens", "budget-seconds", "confirm-above", "proof-examples"),
-    *("seed", "concurrency", "rpm", "tpm", "max-tokens", "max-prompt-tokens", "out", "probe", "objectives"),
-    *("dry-run", "json", "quiet", "split", "examples", "fail-under", "failures"),
+    *("seed", "concurrency", "rpm", "tpm", "max-tokens", "max-prompt-tokens", "out", "probe"),
+    *("race", "objectives", "dry-run", "json", "quiet", "split", "examples", "fail-under", "failures"),
 )
 _NOT_IN_PROMPTS = ("prompt-file",)
 

@@ -241,7 +241,7 @@ def test_ids_that_are_paths_name_no_file(run: Runner, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"rows.jsonl", "prompt.md", "here"}
     found = sorted(re.sub("[0-9a-f]{8}", "X", path.name) for path in (tmp_path / "in/here").iterdir())
     usual = ["best.md", "config.toml", "evaluation-all-X-X.json", "initial.md", "journal.db", "models.json"]
-    assert [name for name in found if name != ".lock"] == [*usual, "result.json"]
+    assert [name for name in found if name != ".lock"] == [*usual, "report.html", "result.json"]
 
 
 # Templates ----------------------------------------------------------------------------------------
