@@ -63,6 +63,9 @@ Concurrency = Annotated[int, typer.Option(help="calls in flight at most")]
 Rpm = Annotated[int | None, typer.Option(help="calls a minute at most, of each endpoint")]
 Tpm = Annotated[int | None, typer.Option(help="tokens a minute at most, of each endpoint")]
 MaxTokens = Annotated[int | None, typer.Option(help="most output tokens of an answer")]
+Description = Annotated[str | None, typer.Option(help="the task in a sentence, for the optimizer")]
+OptimizerModel = Annotated[str | None, typer.Option(help="model that writes prompts; else --model")]
+EmbeddingModel = Annotated[str | None, typer.Option(help="model for word vectors, where they help")]
 Race = Annotated[
     str | None, typer.Option(help="rule of races: predictive, betting, paired-t, halving", autocompletion=_rules)
 ]

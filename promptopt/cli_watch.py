@@ -42,7 +42,11 @@ def watch(
         sys.stderr.write(clean(f"{how}; to go on, run the same command with --out {run_dir}\n"))
         raise typer.Exit(EXIT_FAILED)
     result = watching.result_of(run_dir)
-    for line in (simulated_line(result), verdict(result), f"Everything lies in {run_dir}: best.md, result.json"):
+    for line in (
+        simulated_line(result.models),
+        verdict(result),
+        f"Everything lies in {run_dir}: best.md, result.json",
+    ):
         sys.stdout.write(" ".join(clean(line).split()) + "\n" if line else "")
     if result.status == "failed":
         complain(result.reason)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptopt.report import NAME
+from promptopt.report.difference import pieces
 from promptopt.screen_live import LiveView
 from promptopt.task import UNSCORED
 from promptopt.verdict import lead, simulated_line, verdict
@@ -97,7 +96,7 @@ class Screen:
 
     def result(self, result: Result, run: Run) -> None:
         """Show the outcome: verdict, table, difference of the prompts, examples, where everything lies."""
-        if label := simulated_line(result):
+        if label := simulated_line(result.models):
             self._print(label, "yellow")
         self._print(verdict(result), "bold")
         for warning in result.warnings:
@@ -207,16 +206,12 @@ def _example_lines(run: Run, best_id: str, name: str) -> list[str]:
 
 def word_difference(before: str, after: str) -> Text:
     """Return a word-level difference of two texts, removed words struck through, added ones underlined."""
-    old, new = (re.findall(r"\s+|[^\s]+", text) for text in (before, after))
     shown = Text()
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            shown.append("".join(old[i1:i2]))
-            continue
-        if i1 < i2:
-            shown.append("[-" + "".join(old[i1:i2]) + "-]", style="red strike")
-        if j1 < j2:
-            shown.append("{+" + "".join(new[j1:j2]) + "+}", style="green")
+    for kind, text in pieces(before, after):
+        marked, style = {"removed": (f"[-{text}-]", "red strike"), "added": (f"{{+{text}+}}", "green")}.get(
+            kind, (text, "")
+        )
+        shown.append(marked, style=style)
     return shown
 
 

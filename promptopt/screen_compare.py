@@ -12,6 +12,7 @@ from rich.text import Text
 
 from promptopt.compare_words import percent, points, spend_line
 from promptopt.screen import Screen, clean, console_of, short
+from promptopt.verdict import simulated_line
 from promptopt.wording import counted, dollars
 
 if TYPE_CHECKING:
@@ -101,13 +102,8 @@ class CompareScreen:
 
     def result(self, found: CompareResult) -> None:
         """Show the figures: strategies, ranks, pairs, runs, spend, and what to know of them."""
-        simulated = [role for role, model in found.models.items() if model["is_simulated"]]
-        if len(simulated) == len(found.models):
-            self._print("SIMULATED MODEL: these figures say nothing about a real one.", "yellow")
-        elif simulated:
-            self._print(
-                f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in.", "yellow"
-            )
+        if line := simulated_line(found.models):
+            self._print(line, "yellow")
         self._print(f"{found.status}: {short(found.reason, _MOST_REASON)}", "bold")
         title = f"Test scores, mean over {_means_over(found)}, with 95% intervals (n: scores of single examples)"
         self._print(f"\n{title}:", "bold")

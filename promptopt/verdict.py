@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from promptopt.result import Improvement, Result
 
 
-def simulated_line(result: Result) -> str:
-    """Return the sentence that labels figures of the built-in stand-in; "" = every model is real."""
-    simulated = [role for role, model in result.models.items() if model["is_simulated"]]
+def simulated_line(models: Mapping[str, Any]) -> str:
+    """Return the sentence that labels figures of the built-in stand-in; "" = every model is real.
+
+    Args:
+        models: by role, as a result has them.
+    """
+    simulated = [role for role, model in models.items() if model["is_simulated"]]
     if not simulated:
         return ""
-    if len(simulated) == len(result.models):
+    if len(simulated) == len(models):
         return "SIMULATED MODEL: these figures say nothing about a real one."
     return f"SIMULATED: the model of the role {', '.join(simulated)} is the built-in stand-in."
 

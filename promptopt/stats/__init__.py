@@ -18,9 +18,9 @@ from promptopt.stats.comparison import (
 from promptopt.stats.f1 import macro_f1
 from promptopt.stats.intervals import MIN_SPREAD, mean_interval, score_interval, wilson_interval
 from promptopt.stats.race import BLOCK, Elimination, Race, block_size, blocks
-from promptopt.stats.replay import Replayed, simulate_race
 from promptopt.stats.rows import SAME, Interval
 from promptopt.stats.rules import RULES, Betting, Halving, PairedT, Predictive, Rule
+from promptopt.stats.simulation import SimulatedRace, simulate_race
 
 __all__ = [
     "BLOCK",
@@ -37,8 +37,8 @@ __all__ = [
     "PairedT",
     "Predictive",
     "Race",
-    "Replayed",
     "Rule",
+    "SimulatedRace",
     "TestName",
     "Verdict",
     "block_size",

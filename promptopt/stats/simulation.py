@@ -15,7 +15,7 @@ from promptopt.stats.rules import RULES, Rule
 
 
 @dataclass(frozen=True)
-class Replayed:
+class SimulatedRace:
     """What a race would have done with a table of scores.
 
     Args:
@@ -40,7 +40,7 @@ def simulate_race(
     keep: int = 1,
     block: int | None = None,
     seed: int | None = 0,
-) -> dict[str, Replayed]:
+) -> dict[str, SimulatedRace]:
     """Return what each rule makes of a recorded table of scores.
 
     Args:
@@ -70,7 +70,7 @@ def simulate_race(
     return {name: _replay(table, rule, keep, size) for name, rule in (rules or RULES).items()}
 
 
-def _replay(table: Floats, rule: Rule, keep: int, size: int) -> Replayed:
+def _replay(table: Floats, rule: Rule, keep: int, size: int) -> SimulatedRace:
     """Return what one rule makes of a complete table."""
     n_arms, n_items = table.shape
     race = Race(n_items, keep, [1] * n_arms, range(n_arms), rule=rule)
@@ -84,4 +84,4 @@ def _replay(table: Floats, rule: Rule, keep: int, size: int) -> Replayed:
     kept = race.ranking()[:keep]
     means = table.mean(axis=1)
     lost = np.sort(means)[-len(kept) :] - np.sort(means[list(kept)])
-    return Replayed(kept, n_evaluated, n_evaluated / table.size, float(lost.mean()), float(lost.max()))
+    return SimulatedRace(kept, n_evaluated, n_evaluated / table.size, float(lost.mean()), float(lost.max()))
