@@ -323,6 +323,8 @@ class Reflect:
     ) -> tuple[Candidate, dict[str, float]] | None:
         """Return the child with its scores if it beats the incumbent; it leaves as soon as it cannot."""
         pool = [e for e in climb.rows if not math.isnan(climb.scores[e.id])]
+        if study.race_rule is not None:
+            return await self._race(study, climb, child, pool)
         pool = [pool[i] for i in study.rng.permutation(len(pool))]
         room = sum(1 - climb.scores[e.id] for e in pool)  # what the rest could add at best
         scores: dict[str, float] = {}
@@ -343,6 +345,16 @@ class Reflect:
         is_shorter = study.tokens(child) < study.tokens(climb.best)
         is_better = lead > SAME or (abs(lead) <= SAME and is_shorter)
         return (child, scores) if is_better else None
+
+    async def _race(
+        self, study: Study, climb: _Climb, child: Candidate, pool: Sequence[Example]
+    ) -> tuple[Candidate, dict[str, float]] | None:
+        """Return the child with its scores if it wins a race against the incumbent, by the rule of the user."""
+        winner = (await study.race([climb.best, child], keep=1, examples=pool, block=self.block)).candidates[0]
+        if winner.id != child.id:
+            return None
+        table = await study.evaluate([child], pool)  # the rest of its row, if the race did not need it
+        return child, dict(zip([e.id for e in pool], table.values[0].tolist(), strict=True))
 
 
 def _mean(scores: Mapping[str, float]) -> float:

@@ -155,6 +155,11 @@ class Study:
         self.note("proposal", candidate=candidate.id, calls=calls, dev=dev, n=len(scores))
 
     @property
+    def race_rule(self) -> Rule | None:
+        """The rule of races that the user asks for (`--race`); None = the strategy's own."""
+        return self._state.rule
+
+    @property
     def objectives(self) -> tuple[str, ...]:
         """What the user wants weighed: the score, and with `--objectives` also prompt_tokens or cost."""
         return self._state.objectives

@@ -8,14 +8,21 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import LABELS, Scripted, make_study, make_task
 
+from promptopt.api import replay
+from promptopt.config import Settings
 from promptopt.errors import BudgetExhausted
+from promptopt.journal import Journal
 from promptopt.optimizers.reflect import Failure, Reflect, _Climb
-from promptopt.types import Candidate, Demo, Prompt, Request
+from promptopt.plan import make_plan
+from promptopt.run import Run
+from promptopt.testing import label_task
+from promptopt.types import Budget, Candidate, Demo, Prompt, Request
 
 RULES = Prompt("Name the colour, by the rules.")
 
@@ -258,3 +265,20 @@ def test_an_answer_that_is_missing_counts_for_neither() -> None:
     climb.scores = dict.fromkeys(climb.scores, math.nan) | {study.task.dev[0].id: 0.0}
     _, scores = drive(Reflect()._challenge(study, climb, Candidate(RULES)))
     assert scores == {study.task.dev[0].id: 1.0}
+
+
+@pytest.mark.parametrize("race", ["halving", "betting"])
+def test_children_race_their_parent_by_the_users_rule(tmp_path: Path, race: str) -> None:
+    settings = Settings(
+        model="sim", optimizer="reflect", seed=1, budget=Budget(calls=400), race=race, out=tmp_path
+    )
+    result = asyncio.run(Run(make_plan(label_task(), settings)).execute())
+    with Journal(tmp_path / "journal.db") as journal:
+        races, out = journal.events("race"), journal.events("elimination")
+    assert len(races) >= 3
+    assert all(event["keep"] == 1 and len(event["candidates"]) == 2 for event in races)
+    assert {event["reason"] for event in out} <= ({"halved"} if race == "halving" else {"beaten", "curtailed"})
+    assert result.proposals["accepted"] >= 1
+    assert result.best.dev is not None
+    assert result.best.dev.n == result.initial.dev.n  # type: ignore[union-attr]  # rows are complete, raced or not
+    assert replay(tmp_path).differences == ()
